@@ -1,0 +1,167 @@
+"""Stage 3a, bodies: every vertebral body in the scan, drawn finely along the spine, not yet named.
+
+A residual UNet at 1.5 mm looks at tiles centred on the vertebrae that the bone network found and tells bodies from
+posterior elements. Discs separate the bodies; where osteophytes join two, a watershed of the distance from the
+surface parts them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from .bones import AIR_HU, Bones
+from .ctvolume import CTVolume
+from .flags import Refusal
+from .geometry import Geometry, draw_mask, resample
+from .inference import Engine, Progress, predict, silent, softmax
+from .rois import Mask
+
+TILE_KJI = (96, 80, 80)
+"""144 x 120 x 120 mm at 1.5 mm: four to five vertebrae with their processes."""
+
+STEP_MM = 96.0
+"""Distance along the spine between tiles; a third of each tile is seen twice."""
+
+MIN_SPINE_MM = 40.0
+"""Less spine than this in the scan holds no whole vertebra with its neighbours."""
+
+MIN_BODY_MM3 = 3000.0
+"""Smaller pieces are no bodies: the smallest thoracic body of an adult has about 5 cm3."""
+
+CORE_MM = 4.5
+"""A body's centre lies deeper than this; joints between bodies do not (half of a thin T1 body's height is 7 mm)."""
+
+CENTRE_APART_MM = 14.0
+"""Centres of neighbouring bodies are further apart than this (T1-T2 about 17 mm in small adults)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """One unnamed vertebral body. number: its value in Spine.numbers. touches_end: its mask reaches the first or
+    last slice of the CT."""
+
+    number: int
+    centre_lps_mm: np.ndarray
+    volume_mm3: float
+
+
+@dataclass(frozen=True, eq=False)
+class Spine:
+    """All bodies that were found, from head to foot.
+
+    geometry: the fine grid along the spine. body, posterior: (k, j, i) float32 probabilities. numbers: (k, j, i)
+    uint8, 0 or the number of the body that a voxel belongs to.
+    """
+
+    geometry: Geometry
+    body: np.ndarray
+    posterior: np.ndarray
+    numbers: np.ndarray
+    bodies: tuple[Body, ...]
+
+    def mask(self, body: Body, geometry: Geometry) -> Mask:
+        """One body drawn on a CT's grid."""
+        own = ndimage.binary_dilation(self.numbers == body.number, iterations=1)
+        others = (self.numbers > 0) & (self.numbers != body.number)
+        return draw_mask(np.where(own & ~others, self.body, 0.0), self.geometry, geometry)
+
+
+def draw_bodies(ct: CTVolume, bones: Bones, engine: Engine, progress: Progress = silent) -> Spine:
+    """Find and separate the vertebral bodies of a CT.
+
+    Raises Refusal (code no_spine) when the bone network found too little of a spine.
+    """
+    path = spine_path(bones)
+    grid, starts = _tiles(path, ct.geometry, engine.bundle.spacing_mm)
+    total = np.zeros((3, *grid.shape_kji), np.float32)
+    weight = np.full(grid.shape_kji, 1e-6, np.float32)
+    for done, start in enumerate(starts):
+        progress("drawing the vertebral bodies", done / len(starts))
+        hu = resample(ct.hu, ct.geometry, grid.crop(start, TILE_KJI), outside=AIR_HU)
+        box = tuple(slice(s, s + n) for s, n in zip(start, TILE_KJI, strict=True))
+        logits = predict(engine, hu, TILE_KJI)
+        bell = np.minimum(1.0, (1.1 - np.abs(np.linspace(-1, 1, TILE_KJI[0])))).astype(np.float32)[:, None, None]
+        total[(slice(None), *box)] += softmax(logits) * bell
+        weight[box] += bell
+    chance = total / weight
+    numbers, found = separate(chance[1], grid)
+    return Spine(grid, chance[1], chance[2], numbers, found)
+
+
+def spine_path(bones: Bones) -> np.ndarray:
+    """(N, 3) LPS mm: centre of the vertebrae in each slice of the bone grid that shows them, foot to head,
+    smoothed over 20 mm."""
+    chance = bones.of("vertebrae")
+    pieces, count = ndimage.label(ndimage.binary_dilation(chance > 0.5, iterations=2))
+    if count == 0:
+        raise Refusal("no_spine", "No vertebrae were found in this scan. Load a CT of the chest or abdomen.")
+    spread = [s[0].stop - s[0].start for s in ndimage.find_objects(pieces)]
+    mask = (pieces == int(np.argmax(spread)) + 1) & (chance > 0.5)
+    rows = np.flatnonzero(mask.sum(axis=(1, 2)) >= 3)
+    if rows.size * bones.geometry.spacing_kji_mm[0] < MIN_SPINE_MM:
+        raise Refusal("no_spine", f"Less than {MIN_SPINE_MM:.0f} mm of spine was found in this scan. "
+                                  "Load a CT that shows the lower chest or the upper abdomen.")
+    centres = np.array([[k, *ndimage.center_of_mass(mask[k])] for k in rows])
+    sigma = 10.0 / bones.geometry.spacing_kji_mm[0]
+    centres[:, 1:] = ndimage.gaussian_filter1d(centres[:, 1:], sigma, axis=0, mode="nearest")
+    return bones.geometry.to_lps(centres)
+
+
+def _tiles(path: np.ndarray, ct: Geometry, spacing_mm: float) -> tuple[Geometry, list[tuple[int, int, int]]]:
+    """A grid along the path with the CT's axes, and the first voxels (k, j, i) of tiles that cover it.
+
+    Bodies lie in front of the vertebra's centre of mass, so tiles sit 10 mm in front of the path.
+    """
+    whole = ct.with_spacing(spacing_mm)
+    kji = whole.to_kji(path)
+    kji[:, 1] -= 10.0 / spacing_mm
+    low, high = kji[:, 0].min() - 12.0 / spacing_mm, kji[:, 0].max() + 12.0 / spacing_mm
+    count = max(1, int(np.ceil((high - low - TILE_KJI[0]) / (STEP_MM / spacing_mm))) + 1)
+    if count == 1:
+        tops = [0.5 * (low + high) - TILE_KJI[0] / 2]
+    else:
+        tops = np.linspace(low, high - TILE_KJI[0], count)
+    starts = []
+    for top in tops:
+        near = kji[np.abs(kji[:, 0] - top - TILE_KJI[0] / 2) <= TILE_KJI[0] / 2]
+        middle = (near.min(axis=0) + near.max(axis=0))[1:] / 2 if len(near) else kji.mean(axis=0)[1:]
+        starts.append((round(top), *(round(m - t / 2) for m, t in zip(middle, TILE_KJI[1:], strict=True))))
+    first = np.min(starts, axis=0)
+    shape = np.max(starts, axis=0) + TILE_KJI - first
+    return whole.crop(tuple(first), tuple(shape)), [tuple(int(n) for n in s - first) for s in np.array(starts)]
+
+
+def separate(chance: np.ndarray, grid: Geometry) -> tuple[np.ndarray, tuple[Body, ...]]:
+    """Number the bodies in a probability map (k, j, i): (uint8 numbers, bodies from head to foot)."""
+    import SimpleITK as sitk
+
+    mask = ndimage.binary_opening(chance > 0.5)
+    spacing = grid.spacing_kji_mm
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
+    smooth = ndimage.gaussian_filter(depth, [2.0 / s for s in spacing])
+    markers = _centres(smooth, spacing)
+    flooded = sitk.GetArrayFromImage(sitk.MorphologicalWatershedFromMarkers(
+        sitk.GetImageFromArray((-smooth).astype(np.float32)), sitk.GetImageFromArray(markers), False, True))
+    flooded = np.where(mask, flooded, 0)
+    volumes = np.bincount(flooded.ravel()) * grid.voxel_volume_mm3
+    kept = [n for n in range(1, len(volumes)) if volumes[n] >= MIN_BODY_MM3]
+    centres = {n: grid.to_lps(np.array(ndimage.center_of_mass(flooded == n))) for n in kept}
+    ordered = sorted(kept, key=lambda n: -centres[n][2])
+    numbers = np.zeros(chance.shape, np.uint8)
+    bodies = []
+    for new, old in enumerate(ordered, start=1):
+        numbers[flooded == old] = new
+        bodies.append(Body(new, centres[old], float(volumes[old])))
+    return numbers, tuple(bodies)
+
+
+def _centres(smooth_depth: np.ndarray, spacing_kji_mm: tuple[float, ...]) -> np.ndarray:
+    """uint8 markers at the deepest places, at least CENTRE_APART_MM apart along the spine."""
+    size = [max(3, int(2 * CENTRE_APART_MM / s / 2) | 1) for s in spacing_kji_mm]
+    size[1:] = [int(30.0 / s) | 1 for s in spacing_kji_mm[1:]]
+    top = (smooth_depth == ndimage.maximum_filter(smooth_depth, size)) & (smooth_depth > CORE_MM - 1.0)
+    markers, _ = ndimage.label(top, np.ones((3, 3, 3)))
+    return markers.astype(np.uint8)

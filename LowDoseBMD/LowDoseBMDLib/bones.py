@@ -1,0 +1,63 @@
+"""Stage 1, bones: the 3D-ResUNet over the whole CT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from .anatomy import BONES
+from .ctvolume import CTVolume
+from .geometry import Geometry, draw_mask, resample
+from .inference import Engine, Progress, predict, silent, softmax
+from .rois import Mask
+
+MAX_TILE_KJI = (128, 128, 128)
+"""A chest at 3 mm fits one such tile; a tile this size takes about 1 GB while it runs."""
+
+MIN_PIECE_MM3 = 1500.0
+"""Smaller separate pieces of a bone class are dropped: specks in vessels, couch and bowel."""
+
+AIR_HU = -1000.0
+
+
+@dataclass(frozen=True, eq=False)
+class Bones:
+    """What the bone network found.
+
+    geometry: the network's grid. chance: (len(BONES), k, j, i) float32, probability of vertebrae, clavicles,
+    scapulae and ribs, zero where a piece was too small to be kept.
+    """
+
+    geometry: Geometry
+    chance: np.ndarray
+
+    def of(self, name: str) -> np.ndarray:
+        """(k, j, i) probability of one bone class of anatomy.BONES."""
+        return self.chance[BONES.index(name)]
+
+    def masks(self, geometry: Geometry) -> dict[str, Mask]:
+        """The bones that were found, drawn on a CT's grid."""
+        drawn = {name: draw_mask(self.of(name), self.geometry, geometry) for name in BONES}
+        return {name: mask for name, mask in drawn.items() if not mask.empty}
+
+
+def segment_bones(ct: CTVolume, engine: Engine, progress: Progress = silent) -> Bones:
+    """Vertebrae, clavicles, scapulae and ribs of a CT."""
+    grid = ct.geometry.with_spacing(engine.bundle.spacing_mm)
+    hu = resample(ct.hu, ct.geometry, grid, outside=AIR_HU)
+    chance = softmax(predict(engine, hu, MAX_TILE_KJI, progress=progress, stage="finding the bones"))
+    wanted = chance[[engine.bundle.outputs.index(name) for name in BONES]]
+    for values in wanted:
+        values[~_large_pieces(values > 0.5, grid.voxel_volume_mm3) & (values > 0.25)] = 0.0
+    return Bones(grid, wanted)
+
+
+def _large_pieces(mask: np.ndarray, voxel_mm3: float) -> np.ndarray:
+    """The mask's connected pieces of at least MIN_PIECE_MM3, grown by one voxel so that soft borders stay."""
+    pieces, count = ndimage.label(mask)
+    volumes = np.bincount(pieces.ravel(), minlength=count + 1) * voxel_mm3
+    keep = volumes >= MIN_PIECE_MM3
+    keep[0] = False
+    return ndimage.binary_dilation(keep[pieces])

@@ -1,0 +1,243 @@
+"""From HU to mg/cm3 without a phantom: internal calibration on muscle and fat, with its uncertainty.
+
+The published fraction (Zhao 2024, step 4) is mis-set: its units do not match. The line meant passes through
+the two reference tissues, v = MD + (S - M)(MD - FD)/(M - F): muscle reads its own density, fat its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+SCHEMA_VERSION = 1
+UNIT = "K2HPO4"
+"""The density scale of the 80 and 120 mg/cm3 limits (Cann-Genant, Mindways); hydroxyapatite reads lower."""
+
+DEFAULT_MUSCLE_MG_CM3 = 50.0
+DEFAULT_FAT_MG_CM3 = -78.0
+"""Densities of muscle and subcutaneous fat on the K2HPO4 scale at 120 kVp, UNCALIBRATED. The paper prints
+none; these follow from applying a published Mindways-style line (0.8003 mg/cm3 per HU, +8.12) to muscle of
+48-58 HU and fat of -100..-110 HU."""
+
+DEFAULT_MUSCLE_SD_MG_CM3 = 10.0
+DEFAULT_FAT_SD_MG_CM3 = 11.5
+"""How wrong the defaults may be. Plausible are 30..60 and -55..-90 mg/cm3; taken as uniform, their root mean
+square distance from the default is sqrt(30^2/12 + 5^2) = 10.0 and sqrt(35^2/12 + 5.5^2) = 11.5."""
+
+DEFAULT_CORRELATION = -0.5
+"""Muscle and fat constants err together: another energy or phantom scales both towards or away from water
+(50/-76 by a phantom line, 33/-58 by theory), which makes their errors opposite in sign. Judgement."""
+
+MUSCLE_BIOLOGICAL_SD_HU = 5.5
+"""Between-subject SD of psoas HU, healthy 19-40 y (J Frailty Sarcopenia Falls 2022;7:38)."""
+FAT_BIOLOGICAL_SD_HU = 4.0
+"""Between-subject SD of subcutaneous fat HU (about -105 +- 4..6)."""
+
+STATUSES = ("uncalibrated", "site")
+Z95 = 1.959964
+"""97.5th percentile of the standard normal distribution."""
+
+
+@dataclass(frozen=True)
+class Variance:
+    """Variance of a vBMD, (mg/cm3)^2. spine: from this level's own HU, so it averages over levels.
+    common: muscle, fat, constants and residual; shared by all levels of a patient."""
+
+    spine: float
+    common: float
+
+    @property
+    def total(self) -> float:
+        return self.spine + self.common
+
+    @property
+    def sd(self) -> float:
+        return math.sqrt(self.total)
+
+
+class Gradient(NamedTuple):
+    """Derivatives of vBMD (mg/cm3): by spine, muscle, fat HU and by the densities of muscle and fat."""
+
+    spine_hu: float
+    muscle_hu: float
+    fat_hu: float
+    muscle_density: float
+    fat_density: float
+
+
+class Calibration(Protocol):
+    """What every calibration model offers to the measurement. vbmd is linear in spine_hu."""
+
+    kind: ClassVar[str]
+    name: str
+    unit: str
+    status: str
+    kvp: float
+    scanner: str
+    kernel: str
+
+    @property
+    def provisional(self) -> bool: ...
+
+    def vbmd(self, spine_hu: float, muscle_hu: float, fat_hu: float) -> float: ...
+
+    def variance(self, spine_hu: float, muscle_hu: float, fat_hu: float,
+                 spine_se_hu: float, muscle_se_hu: float, fat_se_hu: float) -> Variance: ...
+
+
+@dataclass(frozen=True)
+class TwoPointCalibration:
+    """The paper's line through muscle and fat.
+
+    Densities in mg/cm3 on ``unit``; *_variance and covariance in (mg/cm3)^2: what is not known of the two
+    constants. residual_sd_mg_cm3: held-out residual SD of the model less what is propagated here.
+    *_biological_sd_hu: between-subject SD of the tissue's HU; no ROI is large enough to reduce it.
+    kvp, scanner, kernel, cohort_size, date: what the constants were fitted on. Raises ValueError naming the
+    field when a value cannot be.
+    """
+
+    name: str = "Two-point, literature constants"
+    muscle_mg_cm3: float = DEFAULT_MUSCLE_MG_CM3
+    fat_mg_cm3: float = DEFAULT_FAT_MG_CM3
+    muscle_variance: float = DEFAULT_MUSCLE_SD_MG_CM3**2
+    fat_variance: float = DEFAULT_FAT_SD_MG_CM3**2
+    covariance: float = DEFAULT_CORRELATION * DEFAULT_MUSCLE_SD_MG_CM3 * DEFAULT_FAT_SD_MG_CM3
+    residual_sd_mg_cm3: float = 0.0
+    muscle_biological_sd_hu: float = MUSCLE_BIOLOGICAL_SD_HU
+    fat_biological_sd_hu: float = FAT_BIOLOGICAL_SD_HU
+    unit: str = UNIT
+    kvp: float = 120.0
+    scanner: str = ""
+    kernel: str = ""
+    cohort_size: int = 0
+    date: str = ""
+    status: str = "uncalibrated"
+
+    kind: ClassVar[str] = "two_point"
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        _check_values(self)
+
+    @property
+    def provisional(self) -> bool:
+        """True until a site's fit is loaded: the class that follows from vBMD is then provisional."""
+        return self.status != "site"
+
+    def vbmd(self, spine_hu: float, muscle_hu: float, fat_hu: float) -> float:
+        """vBMD in mg/cm3 of bone that reads spine_hu; also elementwise on arrays.
+
+        Raises ZeroDivisionError for scalars with muscle_hu == fat_hu; the measurement refuses such tissue.
+        """
+        return self.muscle_mg_cm3 + (spine_hu - muscle_hu) * self._slope(muscle_hu, fat_hu)
+
+    def gradient(self, spine_hu: float, muscle_hu: float, fat_hu: float) -> Gradient:
+        """Derivatives of vbmd: k, -k(1+t), k t, 1+t, -t with t = (S-M)/(M-F), k = (MD-FD)/(M-F)."""
+        k = self._slope(muscle_hu, fat_hu)
+        t = (spine_hu - muscle_hu) / (muscle_hu - fat_hu)
+        return Gradient(k, -k * (1 + t), k * t, 1 + t, -t)
+
+    def variance(self, spine_hu: float, muscle_hu: float, fat_hu: float,
+                 spine_se_hu: float, muscle_se_hu: float, fat_se_hu: float) -> Variance:
+        """Variance of vbmd by first-order propagation of ROI errors, biology, constants and residual.
+
+        The *_se_hu are standard errors of the ROI means. As vbmd is linear in spine_hu, the mean of n levels
+        has the variance at their mean HU with spine_se_hu = sqrt(sum(se^2)) / n: only the spine part shrinks.
+        """
+        d = self.gradient(spine_hu, muscle_hu, fat_hu)
+        muscle = muscle_se_hu**2 + self.muscle_biological_sd_hu**2
+        fat = fat_se_hu**2 + self.fat_biological_sd_hu**2
+        constants = (d.muscle_density**2 * self.muscle_variance + d.fat_density**2 * self.fat_variance
+                     + 2 * d.muscle_density * d.fat_density * self.covariance)
+        common = d.muscle_hu**2 * muscle + d.fat_hu**2 * fat + constants + self.residual_sd_mg_cm3**2
+        return Variance(d.spine_hu**2 * spine_se_hu**2, common)
+
+    def _slope(self, muscle_hu: float, fat_hu: float) -> float:
+        return (self.muscle_mg_cm3 - self.fat_mg_cm3) / (muscle_hu - fat_hu)
+
+
+_KINDS: dict[str, type] = {TwoPointCalibration.kind: TwoPointCalibration}
+
+
+def _check_types(calibration: Any) -> None:
+    for entry in fields(calibration):
+        value = getattr(calibration, entry.name)
+        if entry.type == "str":
+            if not isinstance(value, str):
+                raise ValueError(f"calibration field {entry.name!r} is {value!r}; it must be text")
+        elif isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"calibration field {entry.name!r} is {value!r}; it must be a finite number")
+        elif entry.type == "int" and int(value) != value:
+            raise ValueError(f"calibration field {entry.name!r} is {value!r}; it must be a whole number")
+
+
+def _check_values(c: TwoPointCalibration) -> None:
+    for name in ("muscle_variance", "fat_variance", "residual_sd_mg_cm3", "muscle_biological_sd_hu",
+                 "fat_biological_sd_hu", "cohort_size"):
+        if getattr(c, name) < 0:
+            raise ValueError(f"calibration field {name!r} is {getattr(c, name)}; it cannot be negative")
+    if c.muscle_mg_cm3 <= c.fat_mg_cm3:
+        raise ValueError(f"calibration field 'muscle_mg_cm3' ({c.muscle_mg_cm3}) must exceed 'fat_mg_cm3' "
+                         f"({c.fat_mg_cm3}); were the two exchanged?")
+    if c.covariance**2 > c.muscle_variance * c.fat_variance * (1 + 1e-9):
+        raise ValueError(f"calibration field 'covariance' is {c.covariance}; its square exceeds "
+                         "muscle_variance * fat_variance; fit the calibration again")
+    if c.unit != UNIT:
+        raise ValueError(f"calibration field 'unit' is {c.unit!r}; the 80 and 120 mg/cm3 limits hold for {UNIT!r} "
+                         "only: refit against K2HPO4 reference values")
+    if c.kvp <= 0:
+        raise ValueError(f"calibration field 'kvp' is {c.kvp}; give the tube voltage of the fitted scans")
+    if c.status not in STATUSES:
+        raise ValueError(f"calibration field 'status' is {c.status!r}; choose one of {', '.join(STATUSES)}")
+    if c.status == "site" and c.cohort_size < 1:
+        raise ValueError(f"calibration field 'cohort_size' is {c.cohort_size}; a site calibration must say how "
+                         "many people it was fitted on")
+
+
+def calibration_to_dict(calibration: Calibration) -> dict[str, Any]:
+    """The calibration as plain data: schema_version, kind and every field by its own name and unit."""
+    return {"schema_version": SCHEMA_VERSION, "kind": calibration.kind, **asdict(calibration)}
+
+
+def calibration_from_dict(data: Any) -> Calibration:
+    """The inverse of calibration_to_dict. Raises ValueError naming the field that is wrong and the way out."""
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"calibration field 'schema_version' is {version!r}; this program reads {SCHEMA_VERSION}: "
+                         "write the file again with `lowdosebmd calibrate`, or update the program")
+    kind = data.get("kind")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise ValueError(f"calibration field 'kind' is {kind!r}; this program knows {', '.join(_KINDS)}: "
+                         "update the program or fit one of these")
+    model = _KINDS[kind]
+    wanted = {entry.name for entry in fields(model)}
+    given = {key: value for key, value in data.items() if key not in ("schema_version", "kind")}
+    if missing := sorted(wanted - given.keys()):
+        raise ValueError(f"calibration field {missing[0]!r} is missing; write the file again with "
+                         "`lowdosebmd calibrate` (all fields are required)")
+    if unknown := sorted(given.keys() - wanted):
+        raise ValueError(f"calibration field {unknown[0]!r} is unknown; remove it or correct its spelling")
+    return model(**given)
+
+
+def load_calibration(path: str | Path) -> Calibration:
+    """Read a calibration file (JSON). Raises ValueError naming file, field and way out; OSError if unreadable."""
+    path = Path(path)
+    try:
+        return calibration_from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}); give a file written by `lowdosebmd calibrate`") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def save_calibration(calibration: Calibration, path: str | Path) -> None:
+    """Write a calibration file (JSON); it appears whole or not at all."""
+    path = Path(path)
+    text = json.dumps(calibration_to_dict(calibration), indent=2, allow_nan=False) + "\n"
+    aside = path.with_name(path.name + ".part")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)

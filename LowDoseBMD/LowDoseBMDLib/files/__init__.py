@@ -1,0 +1,1 @@
+"""Files in and out. Reading starts at ``files.read.read_ct``."""

@@ -1,0 +1,141 @@
+"""CT volumes and label maps in NIfTI, NRRD and MetaImage files, through SimpleITK."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..flags import Refusal
+from ..geometry import Geometry
+
+if TYPE_CHECKING:
+    import SimpleITK
+
+logger = logging.getLogger(__name__)
+
+KINDS: dict[str, str] = {
+    ".nii": "nifti", ".nii.gz": "nifti", ".nrrd": "nrrd", ".nhdr": "nrrd", ".mha": "metaimage", ".mhd": "metaimage",
+}
+"""File endings that are read here, and the ``Acquisition.source`` that they give."""
+
+SHEAR_TOLERANCE = 2e-3
+"""Largest cosine between two axes that still counts as a right angle: 0.1 degrees, far above float rounding."""
+
+_GZIP = zlib.MAX_WBITS | 16
+_CHUNK_BYTES = 1 << 22
+
+
+def kind_of(path: Path) -> str | None:
+    """``nifti``, ``nrrd`` or ``metaimage`` by the file's ending; None for anything else."""
+    name = path.name.lower()
+    return next((kind for ending, kind in KINDS.items() if name.endswith(ending)), None)
+
+
+def read_volume(path: Path) -> tuple[np.ndarray, Geometry]:
+    """One 3D scalar image as it lies in the file.
+
+    Returns the array (k, j, i) in the file's type and its grid; axes as stored, not yet canonical.
+    Raises Refusal: ``truncated``, ``unreadable``, ``colour``, ``not_3d``, ``sheared``.
+    """
+    import SimpleITK as sitk
+
+    _refuse_truncated(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        _refuse_layout(reader)
+        _refuse_short_nifti(path, reader)
+        image = _drop_unit_axes(reader.Execute())
+    except RuntimeError as error:
+        raise _reading_failed(error) from error
+    _refuse_shear(Geometry.from_image(image).direction)
+    return sitk.GetArrayFromImage(image), Geometry.from_image(image)
+
+
+def _refuse_layout(reader: SimpleITK.ImageFileReader) -> None:
+    if reader.GetNumberOfComponents() > 1:
+        raise Refusal("colour", f"The image holds {reader.GetNumberOfComponents()} values per voxel (colour or "
+                      "vectors), not HU. Export the original CT series as a scalar volume.")
+    long_axes = sum(n > 1 for n in reader.GetSize())
+    if long_axes != 3 or any(n > 1 for n in reader.GetSize()[3:]):
+        raise Refusal("not_3d", f"The image has {long_axes} dimensions (size {tuple(reader.GetSize())}); one 3D CT "
+                      "is needed. Export a single volume, not one slice or a time series.")
+    if {"sform_code", "srow_x", "srow_y", "srow_z"} <= set(reader.GetMetaDataKeys()):
+        _refuse_nifti_shear(reader)
+
+
+def _refuse_nifti_shear(reader: SimpleITK.ImageFileReader) -> None:
+    """ITK falls back to the qform when the sform is sheared, and then places the voxels wrongly."""
+    if int(reader.GetMetaData("sform_code")) <= 0:
+        return
+    rows = [[float(v) for v in reader.GetMetaData(f"srow_{axis}").split()] for axis in "xyz"]
+    axes = np.array(rows)[:, :3]
+    lengths = np.linalg.norm(axes, axis=0)
+    if np.all(lengths > 0):
+        _refuse_shear(axes / lengths)
+
+
+def _refuse_shear(direction: np.ndarray) -> None:
+    cosines = np.abs(direction.T @ direction - np.eye(3))
+    if cosines.max() > SHEAR_TOLERANCE:
+        angle = float(np.degrees(np.arcsin(min(1.0, cosines.max()))))
+        raise Refusal("sheared", f"The image axes are not at right angles ({angle:.1f} degrees off: a tilted gantry "
+                      "that was not resampled). Resample the volume to a straight grid, for example in 3D Slicer: "
+                      "DICOM import with 'apply regularization transform', harden it, export again.")
+
+
+def _drop_unit_axes(image: SimpleITK.Image) -> SimpleITK.Image:
+    import SimpleITK as sitk
+
+    if image.GetDimension() == 3:
+        return image
+    size = [*image.GetSize()[:3], *([0] * (image.GetDimension() - 3))]
+    return sitk.Extract(image, size, [0] * image.GetDimension())
+
+
+def _reading_failed(error: RuntimeError) -> Refusal:
+    text = str(error)
+    if "orthonormal" in text.lower():
+        return Refusal("sheared", "The image axes are not at right angles. Resample the volume to a straight grid "
+                       "(3D Slicer: Resample Scalar/Vector/DWI Volume) and export again.")
+    reason = text.strip().splitlines()[-1].split("): ")[-1][:160]
+    return Refusal("unreadable", f"The file cannot be read as an image ({reason}). It may be incomplete: copy or "
+                   "export it again.")
+
+
+def _refuse_short_nifti(path: Path, reader: SimpleITK.ImageFileReader) -> None:
+    """The NIfTI library fills what a short file lacks with zeros, without an error."""
+    if not path.name.lower().endswith(".nii") or not reader.HasMetaDataKey("bitpix"):
+        return
+    voxels_bytes = int(np.prod(reader.GetSize())) * int(reader.GetMetaData("bitpix")) // 8
+    if path.stat().st_size < voxels_bytes + float(reader.GetMetaData("vox_offset")):
+        raise Refusal("truncated", "The file is shorter than its header says. Copy or export it again.")
+
+
+def _refuse_truncated(path: Path) -> None:
+    """Compressed NIfTI that ends too early is read as zeros by the NIfTI library, without an error."""
+    if path.stat().st_size == 0:
+        raise Refusal("truncated", "The file is empty. Copy or export it again.")
+    if path.name.lower().endswith(".gz") and not _gzip_is_whole(path):
+        raise Refusal("truncated", "The compressed file ends too early or is damaged. Copy or export it again.")
+
+
+def _gzip_is_whole(path: Path) -> bool:
+    stream = zlib.decompressobj(_GZIP)
+    with path.open("rb") as file:
+        try:
+            while chunk := file.read(_CHUNK_BYTES):
+                stream.decompress(chunk)
+                while stream.eof and stream.unused_data.strip(b"\0"):
+                    rest = stream.unused_data
+                    stream = zlib.decompressobj(_GZIP)
+                    stream.decompress(rest)
+        except zlib.error:
+            logger.debug("gzip check failed", exc_info=True)
+            return False
+    return stream.eof

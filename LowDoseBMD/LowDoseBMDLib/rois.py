@@ -1,0 +1,114 @@
+"""Regions of interest on the CT's own grid: what is proposed, edited, stored and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from .flags import Flag
+from .geometry import Geometry
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """A binary region, stored inside its bounding box on the CT's grid.
+
+    voxels: bool (k, j, i) of the box. start_kji: index of the box's first voxel on the CT's grid.
+    """
+
+    voxels: np.ndarray
+    start_kji: tuple[int, int, int]
+
+    @staticmethod
+    def from_array(array: np.ndarray, start_kji: tuple[int, int, int] = (0, 0, 0)) -> Mask:
+        """Crop a bool array (k, j, i), which begins at start_kji of the CT's grid, to its bounding box."""
+        where = [np.flatnonzero(array.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+        if where[0].size == 0:
+            return Mask(np.zeros((0, 0, 0), bool), (0, 0, 0))
+        low = [int(w[0]) for w in where]
+        box = tuple(slice(int(w[0]), int(w[-1]) + 1) for w in where)
+        start = tuple(a + b for a, b in zip(start_kji, low, strict=True))
+        return Mask(np.ascontiguousarray(array[box]).astype(bool), start)
+
+    @property
+    def box(self) -> tuple[slice, slice, slice]:
+        """Where the bounding box lies on the CT's grid."""
+        return tuple(slice(s, s + n) for s, n in zip(self.start_kji, self.voxels.shape, strict=True))
+
+    @property
+    def empty(self) -> bool:
+        return not self.voxels.any()
+
+    def values(self, array: np.ndarray) -> np.ndarray:
+        """(N,) values of a full-grid array (k, j, i) inside the region."""
+        return array[self.box][self.voxels]
+
+    def volume_mm3(self, geometry: Geometry) -> float:
+        return float(np.count_nonzero(self.voxels)) * geometry.voxel_volume_mm3
+
+    def centroid_lps_mm(self, geometry: Geometry) -> np.ndarray:
+        """(3,) centre of mass in LPS mm; the region must not be empty."""
+        kji = np.argwhere(self.voxels).mean(axis=0) + np.asarray(self.start_kji)
+        return geometry.to_lps(kji)
+
+    def full(self, geometry: Geometry) -> np.ndarray:
+        """The region as a bool array over the whole grid."""
+        array = np.zeros(geometry.shape_kji, bool)
+        array[self.box] = self.voxels
+        return array
+
+
+@dataclass(frozen=True)
+class Keypoint:
+    """Centre of a vertebral body. confidence: 0..1, or None when a person or another label map set it."""
+
+    level: str
+    position_lps_mm: tuple[float, float, float]
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class LevelFinding:
+    """What is known of one level besides its masks.
+
+    complete: the whole body is in the scan. reason: why not, or empty. axes_lps: unit vectors as rows,
+    (left, posterior, superior) of the vertebra itself; None when unknown. height_mm: (anterior, middle,
+    posterior) heights of the body; None when unknown. erosion_mm: distance actually used for the
+    trabecular mask (mode physical), None otherwise.
+    """
+
+    name: str
+    complete: bool
+    reason: str = ""
+    axes_lps: tuple[tuple[float, float, float], ...] | None = None
+    height_mm: tuple[float, float, float] | None = None
+    erosion_mm: float | None = None
+
+
+@dataclass(frozen=True)
+class Rois:
+    """Every region of one study on the CT's grid, whoever drew it.
+
+    masks: by structure name of the registry (anatomy.STRUCTURES); absent means not found. levels: one
+    LevelFinding for each level that was found at all. flags: what the proposing stages had to say.
+    erosion: how trabecular masks were made: physical, paper, voxels, or edited.
+    """
+
+    geometry: Geometry
+    masks: Mapping[str, Mask] = field(default_factory=dict)
+    keypoints: tuple[Keypoint, ...] = ()
+    levels: tuple[LevelFinding, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    erosion: str = "physical"
+
+    def level(self, name: str) -> LevelFinding | None:
+        return next((entry for entry in self.levels if entry.name == name), None)
+
+    def keypoint(self, level: str) -> Keypoint | None:
+        return next((entry for entry in self.keypoints if entry.level == level), None)
+
+    def with_masks(self, masks: Mapping[str, Mask]) -> Rois:
+        """A copy in which the named masks are replaced or added."""
+        return replace(self, masks={**self.masks, **masks})

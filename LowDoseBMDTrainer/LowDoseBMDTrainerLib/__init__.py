@@ -1,0 +1,1 @@
+"""The Trainer's work without a window: people, synthesis, training, export."""
