@@ -59,7 +59,7 @@ class LevelMeasurement:
     """One vertebral level. HU and vBMD are None when it was not measured; ``reason`` says why.
 
     used: it belongs to the mean. kept_fraction: trabecular over body volume, None without a body mask.
-    hu_se: standard error of hu_mean. hu_block_sd: SD of 5 mm block means, nearly free of noise.
+    hu_se: standard error of hu_mean. hu_block_sd: SD of 6 mm block means, nearly free of noise.
     confidence: of the keypoint, 0..1, None when a person set it.
     """
 
@@ -147,7 +147,7 @@ def measure(ct: CTVolume, rois: Rois, calibration: Calibration) -> Measurement:
     bare = Measurement("refused" if refusals else "measured", levels, muscle, fat, calibration,
                        category_provisional=calibration.provisional, erosion=rois.erosion)
     result = bare if refusals else _with_mean(bare, mean_of)
-    found = (*refusals, *_result_flags(result), *quality.assess(ct, rois, levels, muscle, fat))
+    found = (*refusals, *_result_flags(result), *_voltage_flags(ct, calibration), *quality.assess(ct, rois, levels, muscle, fat))
     return replace(result, flags=_merge(rois.flags, found))
 
 
@@ -229,7 +229,7 @@ def _fat(ct: CTVolume, rois: Rois) -> TissueMeasurement | None:
 
 def _tissue(ct: CTVolume, rois: Rois, names: tuple[str, ...]) -> TissueMeasurement | None:
     sides = {name: stats for name in names if (stats := _stats(ct, rois, name)).count}
-    pooled = _stats(ct, rois, *sides)
+    pooled = next(iter(sides.values())) if len(sides) == 1 else _stats(ct, rois, *sides)
     if pooled.volume_mm3 < LEAST_TISSUE_MM3:
         return None
     return TissueMeasurement(tuple(sides), pooled.hu_mean, pooled.hu_sd, pooled.hu_median, pooled.hu_se,
@@ -307,6 +307,14 @@ def _result_flags(result: Measurement) -> tuple[Flag, ...]:
         flags.append(Flag("uncalibrated", Severity.CAUTION, "The calibration rests on literature constants, not on "
                           "this scanner: vBMD and class are provisional until a site calibration is loaded."))
     return tuple(flags)
+
+
+def _voltage_flags(ct: CTVolume, calibration: Calibration) -> tuple[Flag, ...]:
+    kvp = ct.acquisition.kvp
+    if calibration.provisional or kvp is None or abs(kvp - calibration.kvp) < 1:
+        return ()
+    return (Flag("calibration_kvp", Severity.LIMITED, f"The CT was made at {kvp:.0f} kV, the calibration fitted at "
+                 f"{calibration.kvp:.0f} kV; bone HU depend on it. Load a calibration for {kvp:.0f} kV."),)
 
 
 def _roi_flags(level: LevelMeasurement) -> tuple[Flag, ...]:

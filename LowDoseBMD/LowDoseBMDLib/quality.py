@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 CONTRAST_HU = 100.0
 CONTRAST_POSSIBLE_HU = 70.0
-"""Blood without contrast reads 30-60 HU; exclusion limits in use lie at 70-100 HU in the aorta."""
+"""Blood without contrast reads 30-60 HU; exclusion limits in use lie at 70-100 HU in the aorta. With contrast bone
+rises by about 12 %, psoas by 18-26 %."""
 LEAST_VESSEL_MM3 = 500.0
 """Less of the aorta than 0.5 cm3 says nothing of contrast (judgement)."""
 
@@ -60,7 +61,7 @@ ROTATION_DEG = 10.0
 """Bodies cut obliquely: the paper's failures were rotated and strongly curved spines (limits: judgement)."""
 
 TRABECULAR_BLOCK_SD_HU = 40.0
-"""SD of 5 mm block means inside a trabecular region. Seen on a real scan: 14-26 HU in clean cores, 49-125
+"""SD of 6 mm block means inside a trabecular region. Seen on a real scan: 14-26 HU in clean cores, 49-125
 with cortex or sclerosis inside (judgement)."""
 CORTEX_HU = 400.0
 """Trabecular bone stays below 350-400 HU."""
@@ -94,8 +95,8 @@ def _contrast(ct: CTVolume, rois: Rois) -> list[Flag]:
     blood = float(hu.mean())
     if blood > CONTRAST_HU:
         return [Flag("contrast", Severity.CAUTION, f"The aorta reads {blood:.0f} HU: intravenous contrast was given. "
-                     "Bone reads about a tenth higher, muscle too; vBMD reads high or is otherwise displaced. "
-                     "Confirm on an unenhanced scan.")]
+                     "Bone HU read high (about 12 %), muscle HU too (about 20 %); the two only partly cancel, so vBMD "
+                     "may read high. Confirm on an unenhanced scan.")]
     if blood > CONTRAST_POSSIBLE_HU:
         return [Flag("contrast_possible", Severity.INFO, f"The aorta reads {blood:.0f} HU: contrast is possible; "
                      "vBMD may then read high.")]

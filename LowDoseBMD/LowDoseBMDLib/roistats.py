@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,9 +11,10 @@ import numpy as np
 from .ctvolume import CTVolume
 from .rois import Mask
 
-BLOCK_MM = 5.0
-"""Edge of the blocks whose means give the standard error: 4 voxels of 1.25 mm, the least that
-decorrelates CT noise (block means of >= 4^3 voxels); neighbouring voxels share noise, 5 mm blocks hardly."""
+BLOCK_MM = 6.0
+"""Edge of the blocks whose means give the standard error. Neighbouring voxels share noise, such blocks hardly:
+on simulated noise (8 cm3 region) the error found is 1.0 of the true one for a point spread of 1.2 mm FWHM, 0.9 for
+1.6 mm, 0.7 for 2.4-2.8 mm, which only very smooth kernels have; larger blocks gain little and scatter more."""
 
 MINIMUM_BLOCKS = 6
 """Fewer blocks give no usable spread; then each block's volume counts as one independent sample."""
@@ -57,44 +59,46 @@ def hu_inside(ct: CTVolume, mask: Mask) -> np.ndarray:
 
 def read_region(ct: CTVolume, masks: Iterable[Mask]) -> RoiStats:
     """HU statistics of masks pooled voxel by voxel, on the CT's own grid (nothing is resampled)."""
-    values, blocks = [], []
     edge = np.maximum(2, np.rint(BLOCK_MM / np.asarray(ct.geometry.spacing_kji_mm))).astype(int)
+    values, blocks, used = [np.zeros(0)], [np.zeros(0, int)], 0
     for mask in masks:
         inner = clip(mask, ct.hu.shape)
-        values.append(inner.values(ct.hu).astype(float))
-        blocks.append((np.argwhere(inner.voxels) + inner.start_kji) // edge)
-    if not values:
-        return NO_STATS
-    hu, block = np.concatenate(values), np.concatenate(blocks)
-    finite = np.isfinite(hu)
-    return _statistics(hu[finite], block[finite], float(np.prod(edge)), ct.geometry.voxel_volume_mm3)
+        hu, block = inner.values(ct.hu).astype(float), _block_ids(inner, edge)
+        finite = np.isfinite(hu)
+        values.append(hu[finite])
+        blocks.append(block[finite] + used)
+        used += int(block.max(initial=-1)) + 1
+    return _statistics(np.concatenate(values), np.concatenate(blocks), int(np.prod(edge)),
+                       ct.geometry.voxel_volume_mm3)
 
 
-def _statistics(hu: np.ndarray, block_kji: np.ndarray, block_voxels: float, voxel_mm3: float) -> RoiStats:
+def _block_ids(mask: Mask, edge_kji: np.ndarray) -> np.ndarray:
+    """(N,) number of the block in which each voxel of the mask lies; blocks are cubes of the mask's box."""
+    k, j, i = (np.arange(n) // e for n, e in zip(mask.voxels.shape, edge_kji, strict=True))
+    rows, columns = j.max(initial=0) + 1, i.max(initial=0) + 1
+    return ((k[:, None, None] * rows + j[:, None]) * columns + i)[mask.voxels]
+
+
+def _statistics(hu: np.ndarray, block: np.ndarray, block_voxels: int, voxel_mm3: float) -> RoiStats:
     if hu.size == 0:
         return NO_STATS
     mean, sd = float(hu.mean()), float(hu.std(ddof=1)) if hu.size > 1 else 0.0
-    error, block_sd = _block_spread(hu - mean, block_kji, block_voxels)
+    error, block_sd = _block_spread(hu - mean, block, block_voxels, sd)
     return RoiStats(hu.size, hu.size * voxel_mm3, mean, sd, float(np.median(hu)), error, block_sd)
 
 
-def _block_spread(deviation: np.ndarray, block_kji: np.ndarray, block_voxels: float) -> tuple[float, float]:
-    """Standard error of the mean and SD of block means, from deviations (N,) and block indices (N, 3).
+def _block_spread(deviation: np.ndarray, block: np.ndarray, block_voxels: int, sd: float) -> tuple[float, float]:
+    """Standard error of the mean and SD of block means, from deviations (N,) and block numbers (N,).
 
     Cluster-robust: SE^2 = B/(B-1) * sum_b (sum of deviations in block b)^2 / N^2, so that partly filled
     blocks at the rim count by their voxels. Never below the SE of independent voxels.
     """
-    n = deviation.size
-    low = block_kji.min(axis=0)
-    ids = np.ravel_multi_index((block_kji - low).T, block_kji.max(axis=0) - low + 1)
-    counts = np.bincount(ids)
-    sums = np.bincount(ids, weights=deviation)[counts > 0]
+    n, counts = deviation.size, np.bincount(block)
+    sums = np.bincount(block, weights=deviation)[counts > 0]
     counts = counts[counts > 0]
-    blocks = counts.size
-    sd = float(np.sqrt(np.sum(deviation**2) / max(n - 1, 1)))
-    whole = counts >= 0.5 * block_voxels
-    block_sd = float(np.std(sums[whole] / counts[whole], ddof=1)) if whole.sum() > 2 else float("nan")
-    if blocks < MINIMUM_BLOCKS:
-        return sd / np.sqrt(max(1.0, n / block_voxels)), block_sd
-    clustered = np.sqrt(blocks / (blocks - 1) * np.sum(sums**2)) / n
-    return float(max(clustered, sd / np.sqrt(n))), block_sd
+    half_full = counts >= 0.5 * block_voxels
+    block_sd = float(np.std(sums[half_full] / counts[half_full], ddof=1)) if half_full.sum() > 2 else math.nan
+    if counts.size < MINIMUM_BLOCKS:
+        return sd / math.sqrt(max(1.0, n / block_voxels)), block_sd
+    clustered = math.sqrt(counts.size / (counts.size - 1) * float(np.sum(sums**2))) / n
+    return max(clustered, sd / math.sqrt(n)), block_sd

@@ -27,6 +27,22 @@ averages of muscle and fat never reach these limits, so that no noise is cut off
 BONE_HU = 180.0
 """Smoothed HU of cortex and laminae; soft tissue beside them stays below, even enhanced muscle."""
 
+WALL_MM = (12.0, 28.0)
+"""Where the side wall of a body is looked for, from its centre: half widths of T12 to L3 were 16-26 mm in the
+five label maps of development; a kidney begins further out."""
+
+WALL_BAND_MM = 5.0
+"""The wall is averaged over this height and depth to either side of the centre: the waist, clear of pedicles."""
+
+WALL_HU = 110.0
+"""Mean of clipped HU over the wall's band; lower is no cortex."""
+
+MUSCLE_HU = 50.0
+"""What lies outside the wall."""
+
+WALL_SHIFT_MM = 8.0
+"""A wall that would move the centre further than this is another structure."""
+
 ROTATION_LIMIT_DEG = 20.0
 """A larger turn of the spinous process than this is taken for a fault of the estimate and limited."""
 
@@ -193,6 +209,42 @@ def _body_row(mask: Mask, spacing: tuple[float, float, float]) -> tuple[float, .
     return (*centre, half[1], half[0], max(0.0, float(widest - half[1])))
 
 
+def _with_walls(ct: CTVolume, row: tuple[float, ...]) -> tuple[float, ...]:
+    """A body row whose middle and half width are set by the bright side walls, where both are seen near it."""
+    z, y, x, width, depth, flare = row
+    walls = [_wall_mm(ct, (z, y, x), side) for side in (-1.0, 1.0)]
+    if None in walls:
+        return row
+    middle, half = x + (walls[1] - walls[0]) / 2, (walls[0] + walls[1]) / 2
+    if abs(middle - x) > WALL_SHIFT_MM:
+        return row
+    return z, y, middle, half, depth, max(0.0, width + flare - half)
+
+
+def _wall_mm(ct: CTVolume, centre_mm: tuple[float, float, float], side: float) -> float | None:
+    """Distance from a body's centre to its side wall (half height of the cortex), or None without a clear one."""
+    spacing = np.asarray(ct.geometry.spacing_kji_mm)
+    reach = sorted((side * (WALL_MM[0] - 4.0), side * (WALL_MM[1] + 6.0)))
+    low = np.asarray(centre_mm) + [-WALL_BAND_MM, -WALL_BAND_MM, reach[0]]
+    high = np.asarray(centre_mm) + [WALL_BAND_MM, WALL_BAND_MM, reach[1]]
+    try:
+        blocks = average_blocks(ct, tuple(np.floor(low / spacing)), tuple(np.ceil(high / spacing)), (2.0, 2.0, 1.0))
+    except ValueError:
+        return None
+    profile = np.clip(blocks.hu, *CLIP_HU).mean(axis=(0, 1))
+    away = side * (blocks.centres_mm(2) - centre_mm[2])
+    order = np.argsort(away)
+    away, profile = away[order], profile[order]
+    inside = (away >= WALL_MM[0]) & (away <= WALL_MM[1])
+    if not inside.any():
+        return None
+    peak = int(np.flatnonzero(inside)[profile[inside].argmax()])
+    below = np.flatnonzero(profile[peak:] < (profile[peak] + MUSCLE_HU) / 2)
+    if profile[peak] < WALL_HU or below.size == 0:
+        return None
+    return float(away[peak + below[0]])
+
+
 def _continued(rows: np.ndarray) -> np.ndarray:
     """Rows (level, z, y, x, ...) with one level more at either end, along the slope of the outermost two."""
     step = np.zeros(rows.shape[1])
@@ -214,7 +266,7 @@ def spine_frame(ct: CTVolume, bodies: Mapping[str, Mask]) -> SpineFrame:
     if unknown:
         raise ValueError(f"bodies are named by level (T12, L1, ...), not {unknown[0]!r}")
     spacing = ct.geometry.spacing_kji_mm
-    rows = [(SPINE.index(name) - SPINE.index("T12"), *_body_row(mask, spacing))
+    rows = [(SPINE.index(name) - SPINE.index("T12"), *_with_walls(ct, _body_row(mask, spacing)))
             for name, mask in bodies.items() if not mask.empty]
     if not rows:
         raise ValueError("no vertebral body is known: tissues are looked for beside one")

@@ -1,8 +1,8 @@
 """Muscle regions beside the spine: psoas, or the erector spinae where psoas is not usable.
 
-No network draws them. The psoas lies in a known place beside the bodies of L1 to L3, measured on ten
-psoas muscles of five label maps (three men or women at 1.5 mm, two at other spacings); there, tissue like
-muscle on a smoothed copy, well inside its own borders, is taken.
+No network draws them. The psoas lies in a known place beside the bodies of L1 to L3, measured on the ten
+psoas muscles of five people's label maps (CC BY, public segmentation model); there, tissue like muscle on a
+smoothed copy, well inside its own borders, is taken.
 """
 
 from __future__ import annotations
@@ -21,8 +21,13 @@ MUSCLE_GATE_HU = (15.0, 90.0)
 """Plausible mean of healthy to enhanced muscle: healthy psoas 48 +- 5.5 HU (JFSF 2022;7:38), 18-26 % more
 with contrast; below 15 HU it is mostly fat, above 90 HU it is a kidney or bowel."""
 
-SMOOTHING_MM = 1.5
-"""Sigma of the smoothed copy: leaves 5-8 HU of noise at the lowest dose, and a fat plane of 3 mm."""
+LEARN_WINDOW_HU = (0.0, 90.0)
+"""Where a muscle's own HU is learnt: no half-fat strands, no disc, no kidney with contrast."""
+
+SMOOTHING_MM = ((25.0, 1.5), (40.0, 2.2), (np.inf, 3.0))
+"""Sigma of the smoothed copy up to a block noise in HU: leaves at most about 8 HU of noise. 1.5 mm keeps a fat
+plane of 3 mm and does for most scans; a lung kernel at the lowest dose needs more (noise added to the scans of
+development: the mean of the region then moved by up to 6 HU instead of 20)."""
 
 HALF_WINDOW_HU = 30.0
 """Smoothed HU within this of the muscle's own median belong to it: symmetric and four times the noise left,
@@ -43,10 +48,13 @@ PSOAS_LAST_LEVEL = 3.3
 WANTED_MM3 = 2000.0
 """Volume wanted on each side."""
 
+LEAST_SIDE_MM3 = 1000.0
+"""A side that holds less after the full erosion is eroded by THIN_EROSION_MM instead."""
+
 LEAST_TOTAL_MM3 = 1000.0
 """Both sides together; below, psoas is not usable."""
 
-LEAST_PIECE_MM3 = 60.0
+LEAST_PIECE_MM3 = 150.0
 """Smaller separate pieces are dropped."""
 
 FENCE_LEVEL = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5)
@@ -57,11 +65,14 @@ distance beside the body's wall, FENCE_BEHIND_MM behind the body's centre."""
 FENCE_INNER_MM = 2.0
 FENCE_BEHIND_MM = 7.0
 
-CORE_SCALE = 0.6
-"""The middle part of that ellipse holds psoas in nearly all; the muscle's HU is learnt there."""
+CORE_SCALE = 0.65
+"""The middle part of that ellipse holds psoas in nearly all; the muscle's HU is learnt there, and
+CORE_SHARE of each piece must lie there: vein, ureter and kidney stay at the edge."""
 
-MOST_SCALE = 0.85
-"""At least half of each piece must lie in this part of the ellipse."""
+CORE_SHARE = 0.35
+
+LEAST_DEEP_BLOCKS = 30
+"""Fewer blocks give no steady median (8 HU of noise: +-2 HU)."""
 
 COLUMN_MARGIN_MM = 2.0
 """Kept from bodies and discs."""
@@ -96,6 +107,25 @@ class MuscleSide:
         return self.volume_mm3 > 0 and MUSCLE_GATE_HU[0] <= self.mean_hu <= MUSCLE_GATE_HU[1]
 
 
+def smoothed_for_muscle(blocks: Blocks, at: LocalCoordinates) -> np.ndarray:
+    """(k, j, i) smoothed HU of blocks round the spine; how far is set by the noise of the back muscles there."""
+    noise = _noise_hu(blocks, at)
+    return blocks.smoothed(next(sigma for limit, sigma in SMOOTHING_MM if noise <= limit))
+
+
+def _noise_hu(blocks: Blocks, at: LocalCoordinates) -> float:
+    """SD of the noise of single blocks, from neighbouring slices of the back muscles: MAD of their differences;
+    0 where there is too little muscle or one slice."""
+    lateral = np.abs(at.left_mm)
+    place = (lateral >= PARASPINAL_LATERAL_MM[0]) & (lateral <= PARASPINAL_LATERAL_MM[1])
+    place &= (at.behind_mm >= PARASPINAL_BEHIND_MM[0]) & (at.behind_mm <= PARASPINAL_BEHIND_MM[1])
+    place &= _within(blocks.smoothed(SMOOTHING_MM[-1][1]), MUSCLE_WINDOW_HU)
+    steps = np.diff(blocks.hu, axis=0)[place[1:] & place[:-1]]
+    if steps.size < LEAST_DEEP_BLOCKS:
+        return 0.0
+    return float(1.4826 * np.median(np.abs(steps - np.median(steps))) / np.sqrt(2.0))
+
+
 def _side(blocks: Blocks, region: np.ndarray) -> MuscleSide:
     mean = float(blocks.hu[region].mean()) if region.any() else float("nan")
     return MuscleSide(region, blocks.volume_mm3(region), mean)
@@ -123,27 +153,37 @@ def _solid(blocks: Blocks, smooth: np.ndarray, at: LocalCoordinates, bone: np.nd
 
 
 def _pieces(blocks: Blocks, region: np.ndarray, core: np.ndarray) -> np.ndarray:
-    """The connected pieces of a region that are large enough and lie mostly in the core."""
+    """The connected pieces of a region that are large enough and reach well into the core."""
     labels, count = ndimage.label(region)
     if count == 0:
         return region
     size = np.bincount(labels.ravel(), minlength=count + 1) * np.prod(blocks.spacing_kji_mm)
     inside = np.bincount(labels[core], minlength=count + 1) * np.prod(blocks.spacing_kji_mm)
-    keep = (size >= LEAST_PIECE_MM3) & (inside >= 0.5 * size)
+    keep = (size >= LEAST_PIECE_MM3) & (inside >= CORE_SHARE * size)
     keep[0] = False
     return keep[labels]
 
 
 def _choose(blocks: Blocks, depth_mm: np.ndarray, core: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """The first of: usual range, longer range, longer range and less erosion, that holds the volume wanted."""
+    """The first of: usual range, longer range, longer range and less erosion, that holds enough."""
     best = np.zeros(depth_mm.shape, bool)
-    for last, erosion in ((PSOAS_LEVELS[1], EROSION_MM), (PSOAS_LAST_LEVEL, EROSION_MM),
-                          (PSOAS_LAST_LEVEL, THIN_EROSION_MM)):
+    for last, erosion, enough in ((PSOAS_LEVELS[1], EROSION_MM, WANTED_MM3),
+                                  (PSOAS_LAST_LEVEL, EROSION_MM, LEAST_SIDE_MM3),
+                                  (PSOAS_LAST_LEVEL, THIN_EROSION_MM, 0.0)):
         rows = (level >= PSOAS_LEVELS[0]) & (level <= last)
         best = _pieces(blocks, (depth_mm >= erosion) & rows, core)
-        if blocks.volume_mm3(best) >= WANTED_MM3:
+        if blocks.volume_mm3(best) >= enough:
             break
     return best
+
+
+def _deep(depth_mm: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """The deep part of a muscle in its place, where its HU is learnt: thin strands are mixed with fat."""
+    for depth in (EROSION_MM, THIN_EROSION_MM):
+        deep = (depth_mm >= depth) & place
+        if np.count_nonzero(deep) >= LEAST_DEEP_BLOCKS:
+            return deep
+    return (depth_mm > 0.0) & place
 
 
 def find_psoas(blocks: Blocks, smooth: np.ndarray, at: LocalCoordinates, side: str,
@@ -158,13 +198,13 @@ def find_psoas(blocks: Blocks, smooth: np.ndarray, at: LocalCoordinates, side: s
     place, core = (fence <= 1.0, fence <= CORE_SCALE**2) if given is None else (given, given)
     free = place & ~_solid(blocks, smooth, at, bone) & _within(smooth, MUSCLE_WINDOW_HU)
     rows = (at.level >= PSOAS_LEVELS[0]) & (at.level <= PSOAS_LAST_LEVEL)
-    lean = free & core & rows & (smooth > 0.0)
+    lean = _deep(blocks.depth_mm(free & _within(smooth, LEARN_WINDOW_HU)), core & rows)
     if not lean.any():
         return _side(blocks, lean)
     middle = float(np.median(smooth[lean]))
-    muscle = free & (np.abs(smooth - middle) <= HALF_WINDOW_HU)
-    belongs = fence <= MOST_SCALE**2 if given is None else given
-    return _side(blocks, _choose(blocks, blocks.depth_mm(muscle), belongs, at.level))
+    depth = blocks.depth_mm(free & (smooth <= middle + HALF_WINDOW_HU))
+    depth[smooth < middle - HALF_WINDOW_HU] = 0.0
+    return _side(blocks, _choose(blocks, depth, core, at.level))
 
 
 def find_paraspinal(blocks: Blocks, smooth: np.ndarray, at: LocalCoordinates, side: str,
@@ -180,5 +220,5 @@ def find_paraspinal(blocks: Blocks, smooth: np.ndarray, at: LocalCoordinates, si
     if not lean.any():
         return _side(blocks, lean)
     middle = float(np.median(smooth[lean]))
-    muscle = free & (np.abs(smooth - middle) <= PARASPINAL_CORE_HU)
-    return _side(blocks, _pieces(blocks, blocks.depth_mm(muscle) >= PARASPINAL_EROSION_MM, place))
+    alike = np.abs(smooth - middle) <= PARASPINAL_CORE_HU
+    return _side(blocks, _pieces(blocks, alike & (blocks.depth_mm(free) >= PARASPINAL_EROSION_MM), place))

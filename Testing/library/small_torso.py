@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-
 from LowDoseBMDLib.ctvolume import CTVolume
 from LowDoseBMDLib.geometry import Geometry
 from LowDoseBMDLib.rois import Keypoint, LevelFinding, Mask, Rois

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 import pytest
@@ -82,7 +81,7 @@ def test_interval_of_the_mean_keeps_common_errors() -> None:
     assert (high - low) / 2 == pytest.approx(1.96 * expected.sd, rel=1e-4)
 
 
-@pytest.mark.parametrize("smoothing_mm", [0.0, 1.2])
+@pytest.mark.parametrize("smoothing_mm", [0.0, 0.7])
 def test_standard_error_is_honest_under_correlated_noise(smoothing_mm: float) -> None:
     """The SE must agree with the spread of the mean over 60 noise images, where SD/sqrt(N) is far too small."""
     rng, grid, mask = np.random.default_rng(1), torso.geometry(), torso.box((5, 5, 5), (16, 20, 20))
@@ -97,9 +96,9 @@ def test_standard_error_is_honest_under_correlated_noise(smoothing_mm: float) ->
         errors.append(stats.hu_se)
         naive.append(stats.hu_sd / np.sqrt(stats.count))
     ratio = np.mean(errors) / np.std(means)
-    assert 0.75 < ratio < 1.35
+    assert 0.75 < ratio < 1.3
     if smoothing_mm:
-        assert np.mean(naive) < 0.6 * np.std(means)
+        assert np.mean(naive) < 0.7 * np.std(means)
 
 
 @pytest.mark.parametrize(("usable", "expected"), [
@@ -170,6 +169,15 @@ def test_small_trabecular_regions(shape: tuple[int, int, int], measured: bool, s
     assert result.mean_of == (("L1", "L2") if measured else ("T12", "L1"))
 
 
+def test_small_share_of_the_body() -> None:
+    """3.2 cm3 are enough, but not when they are 12.5 % of the body; without a body mask nothing is known of it."""
+    found = torso.rois().with_masks({"trabecular_L2": torso.box((14, 24, 32), (8, 10, 9))})
+    assert "small_roi" in codes(measure(torso.ct(), found, CALIBRATION))
+    bare = measure(torso.ct(), torso.without(found, "body_L2"), CALIBRATION)
+    assert bare.level("L2").kept_fraction is None
+    assert "small_roi" not in codes(bare)
+
+
 @pytest.mark.parametrize("mask", [
     Mask(np.zeros((0, 0, 0), bool), (0, 0, 0)), Mask(np.zeros((3, 3, 3), bool), (4, 4, 4)),
     Mask(np.ones((9, 9, 9), bool), (-20, 0, 0)), Mask(np.ones((9, 9, 9), bool), (500, 500, 500)),
@@ -232,6 +240,12 @@ def test_class_is_provisional_until_a_site_calibration() -> None:
     literature, site = (measure(torso.ct(), torso.rois(), c) for c in (CALIBRATION, SITE))
     assert (literature.category_provisional, site.category_provisional) == (True, False)
     assert "uncalibrated" in codes(literature) - codes(site)
+
+
+@pytest.mark.parametrize(("kvp", "found"), [(100.0, True), (120.0, False), (None, False)])
+def test_a_site_calibration_holds_for_its_own_voltage(kvp: float | None, found: bool) -> None:
+    ct = replace(torso.ct(), acquisition=Acquisition(kvp=kvp))
+    assert ("calibration_kvp" in codes(measure(ct, torso.rois(), SITE))) == found
 
 
 def test_flags_of_earlier_stages_stay_and_are_not_doubled() -> None:

@@ -138,6 +138,11 @@ def test_a_file_without_overlap_opens_too(scene, tmp_path: Path) -> None:
     assert set(read_segmentation(tmp_path / "a.seg.nrrd", rois.geometry)) == {"psoas_left"}
 
 
+def test_a_file_without_any_region_opens(scene, tmp_path: Path) -> None:
+    write_segmentation(tmp_path / "a.seg.nrrd", Rois(a_grid()))
+    assert load(scene, tmp_path / "a.seg.nrrd").GetSegmentation().GetNumberOfSegments() == 0
+
+
 def test_keypoints_open_move_and_return(scene, tmp_path: Path) -> None:
     write_keypoints(tmp_path / "a.mrk.json", (Keypoint("T12", (17.0, 50.0, -254.0), 0.9),
                                               Keypoint("L2", (20.0, 30.0, -310.0), 0.4)))

@@ -61,8 +61,8 @@ def _files(folder: Path) -> list[Path]:
 def _series_of(path: Path) -> str:
     header = _header(path)
     if header is None or "SeriesInstanceUID" not in header:
-        raise Refusal("no_image", f"{path.suffix or 'This kind of file'} is not an image that is read here, nor a DICOM "
-                      "file. Give a DICOM folder, .nii, .nii.gz, .nrrd, .nhdr or .mha.")
+        raise Refusal("no_image", f"{path.suffix or 'This kind of file'} is not an image that is read here, nor a "
+                      "DICOM file. Give a DICOM folder, .nii, .nii.gz, .nrrd, .nhdr or .mha.")
     return str(header.SeriesInstanceUID)
 
 
@@ -159,8 +159,8 @@ def _text(value: object) -> str | None:
 
 def _refuse_unscaled(series: Series) -> None:
     if any(p.slope is None or p.intercept is None or p.slope == 0 for p in series.planes):
-        raise Refusal("no_rescale", "Slices have no rescale slope and intercept, so their values cannot be turned into "
-                      "HU. Export the original series from the archive, not a secondary capture.")
+        raise Refusal("no_rescale", "Slices have no rescale slope and intercept, so their values cannot be turned "
+                      "into HU. Export the original series from the archive, not a secondary capture.")
     if any(int(p.header.get("SamplesPerPixel") or 1) != 1 for p in series.planes):
         raise Refusal("colour", "The slices are colour pictures, not HU. Choose the original CT series.")
 
@@ -195,33 +195,35 @@ def _mean_current(series: Series) -> float | None:
 def _stack_hu(planes: list[Plane]) -> np.ndarray:
     """(k, j, i) HU of the planes in the given order; int16 when every rescale is whole and fits."""
     whole = all(float(p.slope).is_integer() and float(p.intercept).is_integer() for p in planes)
-    hu = np.empty((len(planes), planes[0].header.Rows, planes[0].header.Columns), np.int32 if whole else np.float32)
-    decoded: tuple[Path, np.ndarray] | None = None
+    shape = len(planes), int(planes[0].header.Rows), int(planes[0].header.Columns)
+    hu = np.empty(shape, np.int32 if whole else np.float32)
+    decoded: tuple[Path | None, np.ndarray | None] = None, None
     for k, plane in enumerate(planes):
-        if plane.frame is None:
-            hu[k] = _decode(plane) * hu.dtype.type(plane.slope) + hu.dtype.type(plane.intercept)
-            continue
-        if decoded is None or decoded[0] != plane.path:
+        if plane.path != decoded[0]:
             decoded = plane.path, _decode(plane)
-        frames = decoded[1] if decoded[1].ndim == 3 else decoded[1][None]
-        hu[k] = frames[plane.frame] * hu.dtype.type(plane.slope) + hu.dtype.type(plane.intercept)
+        stored = decoded[1] if plane.frame is None else decoded[1].reshape(-1, *shape[1:])[plane.frame]
+        hu[k] = stored * hu.dtype.type(plane.slope) + hu.dtype.type(plane.intercept)
     return hu
 
 
 def _decode(plane: Plane) -> np.ndarray:
     """Stored values (rows, columns), or (frames, rows, columns), of a plane's file as int32."""
     import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     try:
         dataset = pydicom.dcmread(plane.path, force=True)
+        if "TransferSyntaxUID" not in dataset.file_meta:
+            implicit, _ = dataset.original_encoding
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         return dataset.pixel_array.astype(np.int32)
     except RuntimeError as error:
         # pydicom raises RuntimeError when no installed plugin decodes this compression; ITK's GDCM often does.
         logger.debug("pydicom cannot decode this compression: %s", type(error).__name__)
         return _decode_with_gdcm(plane)
-    except (ValueError, AttributeError, EOFError, OSError, KeyError, NotImplementedError) as error:
-        raise Refusal("truncated", f"The pixel data of the slice at {_where(plane)} are incomplete or damaged. Send "
-                      "the series from the archive again.") from error
+    except (ValueError, AttributeError, EOFError, OSError, KeyError) as error:
+        raise Refusal("truncated", f"The pixel data of the slice at {_where(plane)} are incomplete or damaged. "
+                      "Send the series from the archive again.") from error
 
 
 def _decode_with_gdcm(plane: Plane) -> np.ndarray:
@@ -231,8 +233,8 @@ def _decode_with_gdcm(plane: Plane) -> np.ndarray:
     try:
         values = sitk.GetArrayFromImage(sitk.ReadImage(str(plane.path)))
     except RuntimeError as error:
-        raise Refusal("compression", f"The slice at {_where(plane)} is compressed in a way that cannot be read here. "
-                      "Export the series without compression (Explicit VR Little Endian).") from error
+        raise Refusal("compression", f"The slice at {_where(plane)} is compressed in a way that cannot be read "
+                      "here. Export the series without compression (Explicit VR Little Endian).") from error
     stored = np.rint((values.astype(np.float64) - plane.intercept) / plane.slope).astype(np.int32)
     return stored[0] if plane.frame is None else stored
 

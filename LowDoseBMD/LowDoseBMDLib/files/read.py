@@ -55,8 +55,8 @@ def read_ct(path: Path, series: str | None = None) -> CTVolume:
     refuse_implausible(array)
     ct = reorient(compact(array), geometry, acquisition)
     if ct.hu.shape[0] < MIN_SLICES:
-        raise Refusal("too_few_slices", f"The scan has {ct.hu.shape[0]} slices; at least {MIN_SLICES} are needed to "
-                      "hold two whole vertebrae. Choose the full axial series.")
+        raise Refusal("too_few_slices", f"The scan has {ct.hu.shape[0]} slices; at least {MIN_SLICES} are needed "
+                      "to hold two whole vertebrae. Choose the full axial series.")
     return ct
 
 
@@ -96,8 +96,8 @@ def _closest_axes(direction: np.ndarray) -> tuple[int, int, int]:
     cosines = np.abs(direction[np.arange(3), axes])
     if len(set(axes)) < 3 or cosines.min() < MIN_ALIGNMENT:
         angle = float(np.degrees(np.arccos(min(1.0, cosines.min()))))
-        raise Refusal("oblique", f"The scan's axes are {angle:.0f} degrees off the patient's axes. Use the original "
-                      "axial series, or resample the volume to axial slices and export again.")
+        raise Refusal("oblique", f"The scan's axes are {angle:.0f} degrees off the patient's axes. Use the "
+                      "original axial series, or resample the volume to axial slices and export again.")
     return axes
 
 
@@ -118,9 +118,9 @@ def refuse_implausible(hu: np.ndarray) -> None:
     hu: any shape. Codes: ``not_finite``, ``constant``, ``hu_implausible``.
     """
     low, high = float(hu.min()), float(hu.max())
-    if not np.isfinite(hu.sum(dtype=np.float64)):
-        raise Refusal("not_finite", f"{np.count_nonzero(~np.isfinite(hu))} voxels are not numbers (NaN or infinite). "
-                      "Export the CT again from the original DICOM series.")
+    if not np.all(np.isfinite((low, high))) or not np.isfinite(hu.sum(dtype=np.float64)):
+        raise Refusal("not_finite", f"{np.count_nonzero(~np.isfinite(hu))} voxels are not numbers (NaN or "
+                      "infinite). Export the CT again from the original DICOM series.")
     if low == high:
         raise Refusal("constant", f"Every voxel has the same value ({low:g}): the volume is empty. Choose another "
                       "series or export again.")
@@ -129,11 +129,11 @@ def refuse_implausible(hu: np.ndarray) -> None:
                       "windowed values whose rescale to HU was lost. Export the original DICOM series with its "
                       "rescale intercept (often -1024).")
     if low > AIR_BELOW_HU:
-        raise Refusal("hu_implausible", f"The lowest value is {low:g} HU, but air is near -1000 HU: the scale is not "
-                      "HU or the values were clipped. Export the original DICOM series.")
+        raise Refusal("hu_implausible", f"The lowest value is {low:g} HU, but air is near -1000 HU: the scale is "
+                      "not HU or the values were clipped. Export the original DICOM series.")
     if high < BONE_ABOVE_HU:
-        raise Refusal("hu_implausible", f"The highest value is {high:g} HU, too low for bone: the values were clipped "
-                      "or the volume holds no bone. Export the original DICOM series.")
+        raise Refusal("hu_implausible", f"The highest value is {high:g} HU, too low for bone: the values were "
+                      "clipped or the volume holds no bone. Export the original DICOM series.")
 
 
 def read_labels(path: Path, ct_geometry: Geometry) -> np.ndarray:
@@ -162,8 +162,8 @@ def read_labels(path: Path, ct_geometry: Geometry) -> np.ndarray:
 
 def _whole_labels(values: np.ndarray) -> np.ndarray:
     if not np.isfinite(values.sum(dtype=np.float64)) or not np.array_equal(values, np.rint(values)):
-        raise Refusal("labels_not_whole", "The label map holds values that are not whole numbers: it is an image, or "
-                      "was resampled with interpolation. Export it as a label map (nearest neighbour).")
+        raise Refusal("labels_not_whole", "The label map holds values that are not whole numbers: it is an image, "
+                      "or was resampled with interpolation. Export it as a label map (nearest neighbour).")
     low, high = int(values.min()), int(values.max())
     kinds = (np.uint8, np.uint16, np.int16, np.int32)
     fits = next((t for t in kinds if np.iinfo(t).min <= low and high <= np.iinfo(t).max), np.int64)
@@ -178,5 +178,5 @@ def _refuse_labels_elsewhere(labels: np.ndarray, grid: Geometry, ct_geometry: Ge
     kji = ct_geometry.to_kji(grid.to_lps(labelled))
     inside = np.all((kji > -0.5) & (kji < np.asarray(ct_geometry.shape_kji) - 0.5), axis=1).mean()
     if inside < MIN_LABEL_OVERLAP:
-        raise Refusal("labels_elsewhere", f"Only {100 * inside:.0f} % of the labelled voxels lie inside the CT: the "
-                      "label map belongs to another scan, or its position was lost. Export it on the CT's grid.")
+        raise Refusal("labels_elsewhere", f"Only {100 * inside:.0f} % of the labelled voxels lie inside the CT: "
+                      "the label map belongs to another scan, or its position was lost. Export it with the CT.")

@@ -87,14 +87,15 @@ def write_segmentation(path: Path, rois: Rois) -> None:
 
 
 def _union_box(masks: Mapping[str, Mask], geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
-    """(start, shape), each (3,) k, j, i, of the box round all masks; one voxel when there is none."""
+    """(start, shape), each (3,) k, j, i, of the box round all masks, at least two voxels wide where the
+    grid is: Slicer 5.12 crashes on a stored image of a single voxel."""
     boxes = [mask for mask in masks.values() if not mask.empty]
-    if not boxes:
-        return np.zeros(3, int), np.ones(3, int)
-    start = np.min([mask.start_kji for mask in boxes], axis=0)
-    stop = np.max([np.add(mask.start_kji, mask.voxels.shape) for mask in boxes], axis=0)
+    start = np.min([mask.start_kji for mask in boxes], axis=0) if boxes else np.zeros(3, int)
+    stop = np.max([np.add(mask.start_kji, mask.voxels.shape) for mask in boxes], axis=0) if boxes else start
     if np.any(start < 0) or np.any(stop > geometry.shape_kji):
         raise ValueError(f"a mask reaches from {start} to {stop}, beyond the grid of {geometry.shape_kji}")
+    stop = np.minimum(np.maximum(stop, start + 2), geometry.shape_kji)
+    start = np.maximum(0, np.minimum(start, stop - 2))
     return start, stop - start
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..flags import Refusal
-from ..kernels import is_sharp
+from ..headers import is_sharp, names_contrast
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -109,8 +109,7 @@ class Series:
 
     @property
     def contrast(self) -> bool:
-        agent = str(self.planes[0].header.get("ContrastBolusAgent") or "").strip().upper()
-        return agent not in ("", "NONE", "NO", "N")
+        return names_contrast(str(self.planes[0].header.get("ContrastBolusAgent") or ""))
 
     @property
     def placed(self) -> bool:
@@ -209,8 +208,8 @@ def choose_series(candidates: list[Series], wanted: str | None = None) -> tuple[
     Raises Refusal: ``no_image``, ``no_series``, ``not_ct``, ``no_axial_ct``.
     """
     if not candidates:
-        raise Refusal("no_image", "No DICOM image was found in the folder or below it. Choose the folder that holds "
-                      "the CT slices, or a NIfTI or NRRD file.")
+        raise Refusal("no_image", "No DICOM image was found in the folder or below it. Choose the folder that "
+                      "holds the CT slices, or a NIfTI or NRRD file.")
     if wanted is not None:
         candidates = _named(candidates, wanted)
     scans = [s for s in candidates if s.modality == "CT" and s.scan]
@@ -238,17 +237,17 @@ def _named(candidates: list[Series], wanted: str) -> list[Series]:
 def _refuse_no_ct(candidates: list[Series]) -> None:
     found = sorted({s.modality or "unknown" for s in candidates})
     if "CT" in found:
-        raise Refusal("no_axial_ct", "Only localizers, dose reports or derived pictures were found, not the CT slices "
-                      "themselves. Export the axial CT series.")
-    raise Refusal("not_ct", f"The images are not CT (modality {', '.join(found)}). Bone density is read from CT only: "
-                  "choose the CT series.")
+        raise Refusal("no_axial_ct", "Only localizers, dose reports or derived pictures were found, not the CT "
+                      "slices themselves. Export the axial CT series.")
+    raise Refusal("not_ct", f"The images are not CT (modality {', '.join(found)}). Bone density is read from CT "
+                  "only: choose the CT series.")
 
 
 def _refuse_not_axial(scans: list[Series]) -> None:
     if any(s.placed for s in scans):
         raise Refusal("no_axial_ct", "Only coronal or sagittal reformats were found. Export the axial CT series.")
-    raise Refusal("no_position", "The slices do not say where they lie (no position, orientation or pixel spacing). "
-                  "Export the original series from the archive.")
+    raise Refusal("no_position", "The slices do not say where they lie (no position, orientation or pixel "
+                  "spacing). Export the original series from the archive.")
 
 
 def _preference(series: Series) -> tuple:

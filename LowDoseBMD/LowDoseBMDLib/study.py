@@ -1,0 +1,159 @@
+"""One study from its files to its results on disk."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .calibration import Calibration, TwoPointCalibration
+from .check import check_ct
+from .ctvolume import Acquisition, CTVolume
+from .files.markups import write_keypoints
+from .files.read import read_ct, read_labels
+from .files.segmentation import load_segmentation, write_segmentation
+from .flags import Flag, Refusal, Severity
+from .inference import Progress, silent
+from .measurement import Measurement, measure, to_dict
+from .pipeline import Models, Stopwatch, open_models, propose_rois, rois_from_labels, rois_from_masks
+from .rois import Rois
+
+DISCLAIMER = ("Research software, not a medical device. It cannot be used to rule out low bone density; confirm by "
+              "QCT or DXA.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a study is measured. calibration None: the default two-point line, uncalibrated.
+
+    labels and scheme: start from a label map; rois: measure a segmentation file as it is; both None: the networks.
+    """
+
+    erosion: str = "physical"
+    engine: str = "auto"
+    device: str = "auto"
+    series: str | None = None
+    models: Path | None = None
+    calibration: Calibration | None = None
+    labels: Path | None = None
+    scheme: str = "totalsegmentator"
+    rois: Path | None = None
+
+
+def measure_study(source: Path, out: Path, settings: Settings = Settings(), progress: Progress = silent,
+                  models: Models | None = None) -> dict[str, Any]:
+    """Read, measure and write one study; returns the content of measurement.json.
+
+    A study that cannot be measured is a result too: its record has status ``refused`` and says why. models:
+    already opened networks, for batches. Raises OSError when ``out`` cannot be written and BundleError or
+    ValueError when the settings cannot be met; nothing else is expected to escape but inference.Cancelled.
+    """
+    watch = Stopwatch(progress)
+    try:
+        with watch.stage("reading"):
+            ct = read_ct(source, settings.series)
+    except Refusal as refusal:
+        return _write_refused(out, refusal, Acquisition(), settings, watch)
+    return measure_ct(ct, out, settings, watch, models)
+
+
+def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: Stopwatch | None = None,
+               models: Models | None = None) -> dict[str, Any]:
+    """As measure_study, for a CT that is already in memory."""
+    watch = watch or Stopwatch()
+    networks: dict[str, str] = {}
+    try:
+        with watch.stage("checking"):
+            flags = check_ct(ct)
+        if settings.rois or settings.labels:
+            rois = _given_rois(ct, settings, watch)
+        else:
+            with watch.stage("loading the networks"):
+                models = models or open_models(settings.models, settings.engine, settings.device)
+            networks = {**models.identities, "engine": models.bones.description}
+            rois = propose_rois(ct, models, settings.erosion, watch)
+    except Refusal as refusal:
+        return _write_refused(out, refusal, ct.acquisition, settings, watch, ct)
+    rois = replace(rois, flags=(*flags, *rois.flags))
+    with watch.stage("measuring"):
+        measurement = measure(ct, rois, settings.calibration or TwoPointCalibration())
+    return _write(out, ct, rois, measurement, networks, watch)
+
+
+def _given_rois(ct: CTVolume, settings: Settings, watch: Stopwatch) -> Rois:
+    if settings.labels:
+        return rois_from_labels(ct, read_labels(settings.labels, ct.geometry), settings.scheme, settings.erosion, watch)
+    with watch.stage("reading regions"):
+        stored = load_segmentation(settings.rois, ct.geometry)
+        rois = rois_from_masks(ct, stored.masks, erosion=settings.erosion)
+    if not stored.unknown:
+        return rois
+    flag = Flag("unknown_segments", Severity.INFO, "Segments with unknown names were left out: "
+                                                   f"{', '.join(stored.unknown)}.")
+    return replace(rois, flags=(*rois.flags, flag))
+
+
+def software(networks: Mapping[str, str]) -> dict[str, Any]:
+    """Versions and model hashes for the record."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {}
+    for name in ("numpy", "scipy", "SimpleITK", "pydicom", "onnxruntime"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "bundled"
+    return {"name": "LowDoseBMD", "version": __version__, "python": platform.python_version(), "libraries": versions,
+            "networks": dict(networks), "statement": DISCLAIMER}
+
+
+def _write(out: Path, ct: CTVolume, rois: Rois, measurement: Measurement, networks: Mapping[str, str],
+           watch: Stopwatch) -> dict[str, Any]:
+    from .report.figures import make_figures
+
+    out.mkdir(parents=True, exist_ok=True)
+    with watch.stage("segmentation file"):
+        write_segmentation(out / "segmentation.seg.nrrd", rois)
+        write_keypoints(out / "keypoints.mrk.json", rois.keypoints)
+    with watch.stage("pictures"):
+        figures = make_figures(ct, rois, measurement)
+    record = to_dict(measurement, ct.acquisition, software(networks), _rounded(watch))
+    _write_record(out, record, figures)
+    return record
+
+
+def _write_refused(out: Path, refusal: Refusal, acquisition: Acquisition, settings: Settings, watch: Stopwatch,
+                   ct: CTVolume | None = None) -> dict[str, Any]:
+    bare = Measurement("refused", (), None, None, settings.calibration or TwoPointCalibration(),
+                       flags=(refusal.flag,), erosion=settings.erosion)
+    figures = {}
+    if ct is not None:
+        from .report.figures import make_figures
+
+        figures = make_figures(ct, Rois(ct.geometry), bare)
+    record = to_dict(bare, acquisition, software({}), _rounded(watch))
+    out.mkdir(parents=True, exist_ok=True)
+    _write_record(out, record, figures)
+    return record
+
+
+def _rounded(watch: Stopwatch) -> dict[str, float]:
+    return {name: round(seconds, 2) for name, seconds in watch.seconds.items()}
+
+
+def _write_record(out: Path, record: dict[str, Any], figures: Mapping[str, bytes]) -> None:
+    """measurement.json comes last: where it lies, everything else of the study does too."""
+    from .files.atomic import write_whole
+    from .report.html import render_report
+    from .report.tables import write_csv, write_json
+
+    for name, png in figures.items():
+        write_whole(out / f"{name}.png", png)
+    write_whole(out / "report.html", render_report(record, figures))
+    write_csv(out / "measurement.csv", record)
+    write_json(out / "measurement.json", record)
+
+
