@@ -76,7 +76,7 @@ def draw_bodies(ct: CTVolume, bones: Bones, engine: Engine, progress: Progress =
     """
     path = spine_path(bones)
     grid, starts = _tiles(path, ct.geometry, engine.bundle.spacing_mm)
-    total = np.zeros((3, *grid.shape_kji), np.float32)
+    total = np.zeros((len(engine.bundle.outputs), *grid.shape_kji), np.float32)
     weight = np.full(grid.shape_kji, 1e-6, np.float32)
     for done, start in enumerate(starts):
         progress("drawing the vertebral bodies", done / len(starts))

@@ -12,8 +12,8 @@ from .ctvolume import CTVolume
 from .geometry import Geometry, resample
 from .inference import Engine, Progress, predict, sigmoid, silent
 
-MAX_TILE_KJI = (160, 96, 128)
-"""A whole chest and abdomen at 4 mm in one tile: the network needs to see where in the body it looks."""
+MAX_TILE_KJI = (128, 80, 112)
+"""A whole trunk at 5 mm in one tile: the network needs to see where in the body it looks."""
 
 REACH_MM = 12.0
 """A heatmap speaks for a vertebral body when its value is taken within this distance of the body's centre: half of

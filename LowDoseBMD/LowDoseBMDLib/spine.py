@@ -131,7 +131,7 @@ def endplate_axis(body: np.ndarray, axes: np.ndarray) -> np.ndarray:
     body: (u, a, l) bool on an isotropic grid along ``axes``. Planes are fitted to the upper and lower faces away
     from the rim; returns the unit LPS vector that halves their normals.
     """
-    columns = np.argwhere(_inner(body.any(axis=0)))
+    columns = np.argwhere(inner_part(body.any(axis=0)))
     if len(columns) < 12:
         return axes[2]
     faces = body[:, columns[:, 0], columns[:, 1]]
@@ -143,7 +143,7 @@ def endplate_axis(body: np.ndarray, axes: np.ndarray) -> np.ndarray:
     return unit(axes[2] - slope[0] * axes[1] - slope[1] * axes[0])
 
 
-def _inner(footprint: np.ndarray) -> np.ndarray:
+def inner_part(footprint: np.ndarray) -> np.ndarray:
     """The part of a footprint (a, l) inside a scaled copy of the ellipse with its second moments."""
     where = np.argwhere(footprint)
     if len(where) < 4:

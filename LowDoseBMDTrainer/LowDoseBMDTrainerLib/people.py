@@ -27,6 +27,9 @@ BONE_PARTS: tuple[str, ...] = (
 )
 """What a bone voxel belongs to; the order is the value in ``Person.bone``."""
 
+PARTS: tuple[str, ...] = ("background", "vertebral body", "posterior elements", "disc")
+"""Classes of the body network; the disc is one of them so that neighbouring bodies are kept apart."""
+
 BONE_TARGETS: tuple[str, ...] = ("background", "vertebrae", "clavicles", "scapulae", "ribs", "other bone")
 """Classes of the bone network. ``other bone`` (sternum, humeri, hips, sacrum) is counted as background when
 measuring; as a class of its own it keeps these from being taken for ribs and vertebrae."""
@@ -44,7 +47,7 @@ class Person:
 
     tissue: uint8, TISSUES, also under the bones (what would be there without them). bone: uint8, BONE_PARTS.
     depth_mm: float16, distance from a bone voxel to the bone's surface. inside_mm, outside_mm: uint8, distance
-    inside and outside the trunk's surface. part: uint8, 0 none, 1 vertebral body, 2 posterior elements.
+    inside and outside the trunk's surface. part: uint8, PARTS.
     centres_kji: centre of each vertebral body whose body is whole, by name, in voxels. hu: int16, the real CT
     where there is one, else None.
     """
@@ -155,6 +158,7 @@ def make_person(name: str, labels: np.ndarray, geometry: Geometry, names: dict[i
     trunk = _closing((labels > 0) & ~np.isin(labels, _skin_only(names)), CLOSING_MM, spacing_mm)
     tissue = tissue_of[labels]
     tissue[_discs(part, spacing_mm) & (bone == 0) & (tissue == 0)] = TISSUES.index("disc")
+    part[(tissue == TISSUES.index("disc")) & (bone == 0)] = PARTS.index("disc")
     nearest = ndimage.distance_transform_edt(bone > 0, return_distances=False, return_indices=True)
     tissue = tissue[tuple(nearest)]
     return Person(

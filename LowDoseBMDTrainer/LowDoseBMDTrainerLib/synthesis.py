@@ -15,14 +15,14 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
-from .people import BONE_PARTS, TISSUES, Person, bone_targets
+from .people import BONE_PARTS, PARTS, TISSUES, Person, bone_targets
 
 AIR_HU = -1000.0
 KEYPOINT_LEVELS: tuple[str, ...] = ("T10", "T11", "T12", "L1", "L2", "L3", "L4")
 """Channels of the keypoint network: the three of the paper and two neighbours on each side, which take what lies
 there so that it is not forced on T12, L1 or L2."""
 
-HEATMAP_SD_VOXELS = 1.8
+HEATMAP_SD_VOXELS = 1.6
 
 HU_RANGES: dict[str, tuple[float, float]] = {
     "unnamed": (20, 70), "lung": (-890, -700), "liver": (30, 75), "spleen": (35, 60), "kidney": (20, 45),
@@ -43,7 +43,7 @@ CONTRAST_HU: dict[str, tuple[float, float]] = {
 class Task:
     """What one network sees: grid of a sample and which target is drawn.
 
-    target: bones (class map), parts (0 none, 1 body, 2 posterior elements) or keypoints (heatmaps).
+    target: bones (class map), parts (people.PARTS) or keypoints (heatmaps).
     """
 
     target: str
@@ -54,7 +54,7 @@ class Task:
 TASKS: dict[str, Task] = {
     "bones": Task("bones", 3.0, (96, 96, 96)),
     "bodies": Task("parts", 1.5, (96, 80, 80)),
-    "keypoints": Task("keypoints", 4.0, (96, 64, 96)),
+    "keypoints": Task("keypoints", 5.0, (80, 48, 80)),
 }
 
 
@@ -166,7 +166,7 @@ def draw_bones(rng: np.random.Generator, person: Person, box: tuple[slice, ...])
     trabecular[26:] = rng.uniform(20, 350, len(BONE_PARTS) - 26)
     cortex = rng.uniform(250, 900) * rng.uniform(0.8, 1.2, len(BONE_PARTS))
     inner = torch.from_numpy(trabecular.astype(np.float32))[parts]
-    inner += 60.0 * (_crop(person.part, box)[where] == 2)
+    inner += 60.0 * (_crop(person.part, box)[where] == PARTS.index("posterior elements"))
     shell = torch.from_numpy(cortex.astype(np.float32))[parts]
     depth = _crop(person.depth_mm, box)[where].float() - 0.5 * person.spacing_mm
     values = inner + (shell - inner).clamp(min=0) * torch.exp(-depth / _uniform(rng, 0.7, 2.2))
@@ -226,7 +226,7 @@ def draw_ct(rng: np.random.Generator, person: Person, task: Task,
         hu = _real_hu(rng, person, place, bone_box)
         bone = _crop(person.bone, bone_box)
     else:
-        slid = place + _organ_shift(rng, person, task)
+        slid = place if task.target == "parts" else place + _organ_shift(rng, person, task)
         soft_box = _box(slid, person.bone.shape) or bone_box
         soft = _sample_linear((render_soft(rng, person, soft_box) - AIR_HU)[None], slid, soft_box)[0] + AIR_HU
         bone_hu, bone = draw_bones(rng, person, bone_box)

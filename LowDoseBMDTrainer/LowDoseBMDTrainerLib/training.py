@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .people import BONE_TARGETS, Person
+from .people import BONE_TARGETS, PARTS, Person
 from .synthesis import KEYPOINT_LEVELS, TASKS, Task, anchors_of, draw_sample
 
 log = logging.getLogger(__name__)
 
 OUTPUTS: dict[str, tuple[str, ...]] = {
     "bones": BONE_TARGETS,
-    "bodies": ("background", "vertebral body", "posterior elements"),
+    "bodies": PARTS,
     "keypoints": KEYPOINT_LEVELS,
 }
 """Names of the output channels of each network."""

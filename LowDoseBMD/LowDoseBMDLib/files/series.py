@@ -218,7 +218,8 @@ def choose_series(candidates: list[Series], wanted: str | None = None) -> tuple[
     axial = [s for s in scans if s.axial]
     if not axial:
         _refuse_not_axial(scans)
-    best, *others = sorted(axial, key=_preference)
+    longest_mm = max(s.length_mm for s in axial)
+    best, *others = sorted(axial, key=lambda s: _preference(s, longest_mm))
     for other in candidates:
         logger.debug("series with %d planes, modality %s, considered", len(other.planes), other.modality)
     if wanted is not None:
@@ -250,9 +251,9 @@ def _refuse_not_axial(scans: list[Series]) -> None:
                   "spacing). Export the original series from the archive.")
 
 
-def _preference(series: Series) -> tuple:
+def _preference(series: Series, longest_mm: float) -> tuple:
     return (
-        -int(series.length_mm // COVERAGE_STEP_MM) if len(series.planes) > 1 else 1,
+        int((longest_mm - series.length_mm) // COVERAGE_STEP_MM),
         series.secondary, series.contrast, series.sharp, series.thickness_mm > THIN_MM,
         round(abs(series.spacing_mm - PAPER_SLICE_MM), 2), series.number.zfill(8), series.uid,
     )
@@ -269,7 +270,7 @@ def _sentence(best: Series, others: list[Series]) -> str:
 
 def _reason(other: Series, best: Series) -> str:
     """The first thing in which the other series is worse."""
-    if other.length_mm // COVERAGE_STEP_MM < best.length_mm // COVERAGE_STEP_MM:
+    if best.length_mm - other.length_mm >= COVERAGE_STEP_MM:
         return "covers less"
     for worse, why in ((other.secondary > best.secondary, "made on a workstation"),
                        (other.contrast > best.contrast, "contrast agent"),

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def build_attention_unet(in_channels: int = 1, out_channels: int = 3,
                          channels: tuple[int, ...] = (16, 32, 64, 128, 256), res_units: int = 1,
-                         features: int = 16) -> torch.nn.Module:
+                         features: int = 8) -> torch.nn.Module:
     """A UNet whose last features pass an attention gate before the output layer.
 
     From the paper (step 2): an attention mechanism placed before the UNet's output layer; output the positions

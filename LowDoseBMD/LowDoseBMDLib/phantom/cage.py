@@ -15,10 +15,10 @@ from .vertebrae import _size
 RIB_END_DEG = (150, 152, 151, 149, 147, 144, 140, 130, 119, 106, 84, 52)
 """Where each rib's bone ends on its way round the chest: 90 is the side, 180 the front."""
 
-RIB_EXTRA_DROP_MM = (0, 0, 0, 3, 5, 7, 9, 13, 18, 24, 34, 24)
+RIB_EXTRA_DROP_MM = (-16, -18, -11, -3, 3, 6, 9, 13, 18, 26, 44, 46)
 """How far each rib's end lies below the plane in which it begins."""
 
-NOTCH_LEVELS = (1.05, 2.0, 2.75, 3.45, 4.05, 4.55, 4.95)
+NOTCH_LEVELS = (0.75, 1.65, 2.4, 3.1, 3.75, 4.3, 4.7)
 """Planes (level numbers) in which the cartilages of ribs 1 to 7 reach the sternum."""
 
 SIDE_NAMES = ((1, "left"), (-1, "right"))
@@ -39,12 +39,12 @@ def rib_start(vertebrae: dict[str, Vertebra], number: int, side: int, scale: flo
 def rib_plane(trunk: Trunk, number: int, t: np.ndarray) -> np.ndarray:
     """Plane (zeta) of a rib along its bone, t from 0 to 1."""
     begin = trunk.line.z(number) - 7 * trunk.scale
-    return begin - RIB_EXTRA_DROP_MM[number - 1] * trunk.scale * t ** 1.5
+    return begin - RIB_EXTRA_DROP_MM[number - 1] * trunk.scale * t ** (1.5 if number < 11 else 0.9)
 
 
 def rib_line(trunk: Trunk, vertebrae: dict[str, Vertebra], number: int, side: int) -> np.ndarray:
     """(N, 3) centre line of a rib's bone from its head to its end."""
-    first = 40.0 if number == 1 else 27.0
+    first = {1: 40.0, 11: 24.0, 12: 20.0}.get(number, 27.0)
     theta = np.linspace(first, RIB_END_DEG[number - 1], 14)
     t = (theta - first) / (theta[-1] - first)
     shaft = trunk.point(side, theta, rib_plane(trunk, number, t))
@@ -111,12 +111,12 @@ def _paint_cartilage(canvas: Canvas, line: np.ndarray, trunk: Trunk, physique: P
 
 def paint_sternum(canvas: Canvas, trunk: Trunk, physique: Physique) -> None:
     """Manubrium and body of the sternum."""
-    levels = np.array([0.72, 1.05, 1.5, 1.95, 2.1, 2.75, 3.5, 4.3, 5.0, 5.3])
+    levels = np.array([0.4, 0.75, 1.2, 1.6, 1.75, 2.4, 3.2, 4.0, 4.75, 5.1])
     half = np.array([23, 27, 23, 17, 16, 15, 16, 18, 15, 8]) * trunk.scale
     line = trunk.point(1, np.full(len(levels), 180.0), np.array([trunk.line.z(n) for n in levels]))
     found = sweep(canvas, line, 5.0 * trunk.scale, half, np.tile([0.0, -1.0, 0.35], (len(line), 1)))
     if found:
-        canvas.paint_bone(*found, LABEL["sternum"], 120.0, 620.0, 0.9 * physique.cortex)
+        canvas.paint_bone(*found, LABEL["sternum"], 110.0, 520.0, 0.8 * physique.cortex)
 
 
 def shoulder_points(trunk: Trunk, side: int) -> dict[str, np.ndarray]:
@@ -131,7 +131,7 @@ def shoulder_points(trunk: Trunk, side: int) -> dict[str, np.ndarray]:
         "joint": joint,
         "acromion": joint + np.array([side * 12, 20, 22]) * s,
         "coracoid": joint + np.array([-side * 10, -26, 6]) * s,
-        "sternal": trunk.point(side, 180.0, line.z(0.78)) + np.array([side * 27, 2, 4]) * s,
+        "sternal": trunk.point(side, 180.0, line.z(0.46)) + np.array([side * 27, 2, 4]) * s,
         "humerus": joint + np.array([side * 25, -7, 14]) * s,
         "elbow": joint + np.array([side * 52, -24, 150]) * s,
     }
@@ -141,7 +141,7 @@ def paint_scapula(canvas: Canvas, trunk: Trunk, physique: Physique, side: int, n
     """Blade, borders, spine with acromion, glenoid and coracoid of one scapula."""
     p, s = shoulder_points(trunk, side), trunk.scale
     corners = np.array([p[k] for k in ("inferior", "root", "superior", "neck", "joint", "acromion", "coracoid")])
-    box = canvas.box(corners.min(axis=0) - 16, corners.max(axis=0) + 16)
+    box = canvas.box(corners.min(axis=0) - 26, corners.max(axis=0) + 26)
     if box is None:
         return
     x, y, z = box.x, box.y, box.z
@@ -149,7 +149,7 @@ def paint_scapula(canvas: Canvas, trunk: Trunk, physique: Physique, side: int, n
                           plate(x, y, z, np.array([p["superior"], p["root"], p["neck"]]), 1.5 * s))
     ridge = p["root"] * 0.25 + p["neck"] * 0.75 + np.array([0, 16, 6]) * s
     pieces = (
-        ("inferior", "neck", (4.0, 6.0), (4.0, 6.0)), ("inferior", "root", (2.6, 2.4), (2.6, 2.4)),
+        ("inferior", "neck", (2.6, 4.5), (4.2, 6.5)), ("inferior", "root", (2.6, 2.4), (2.6, 2.4)),
         ("root", "superior", (2.2, 2.6), (2.2, 2.6)), ("neck", "joint", (8.0, 11.0), (10.0, 15.0)),
         ("neck", "coracoid", (6.0, 5.0), (6.0, 5.0)),
     )
@@ -160,6 +160,8 @@ def paint_scapula(canvas: Canvas, trunk: Trunk, physique: Physique, side: int, n
         part = limb(x, y, z, np.array([a, b]), np.array(thick) * s, np.array(wide) * s, (0.2, 0.2, 1))
         np.minimum(distance, part, out=distance)
     distance = np.minimum(distance, plate(x, y, z, np.array([p["root"], ridge, p["neck"]]), 1.6 * s))
+    sheet = np.abs(distance - np.float32(10 * s)) - np.float32(0.6)
+    canvas.paint(box, sheet, physique.hu["visceral"], LABEL["muscle"], (LABEL["muscle"],))
     cup = limb(x, y, z, np.array([p["humerus"], p["humerus"] + 1]), (24.5 * s,) * 2, (24.5 * s,) * 2)
     canvas.paint_bone(box, np.maximum(distance, -cup), LABEL[f"scapula_{name}"], 140.0, 820.0, 1.1 * physique.cortex)
 
@@ -176,7 +178,7 @@ def paint_clavicle(canvas: Canvas, trunk: Trunk, physique: Physique, side: int, 
     wide = np.interp(t, (0, 0.15, 0.5, 0.85, 1), (10, 6.8, 5.6, 8, 9)) * s
     found = sweep(canvas, line, thick, wide, np.tile([0.0, 0.0, 1.0], (len(line), 1)))
     if found:
-        canvas.paint_bone(*found, LABEL[f"clavicle_{name}"], 140.0, 950.0, 1.5 * physique.cortex)
+        canvas.paint_bone(*found, LABEL[f"clavicle_{name}"], 140.0, 820.0, 1.2 * physique.cortex)
 
 
 def paint_humerus(canvas: Canvas, trunk: Trunk, physique: Physique, side: int, name: str) -> None:
@@ -184,8 +186,10 @@ def paint_humerus(canvas: Canvas, trunk: Trunk, physique: Physique, side: int, n
     p, s = shoulder_points(trunk, side), trunk.scale
     way = (p["elbow"] - p["humerus"]) / np.linalg.norm(p["elbow"] - p["humerus"])
     line = np.array([p["humerus"], p["humerus"] + way * 22 * s, p["humerus"] + way * 48 * s, p["elbow"]])
-    found = sweep(canvas, line, np.array([22.5, 20, 12.5, 11]) * s, np.array([22.5, 20, 12.5, 11]) * s)
+    found = sweep(canvas, line, np.array([22.5, 20, 12.5, 11]) * s, np.array([22.5, 20, 12.5, 11]) * s, margin_mm=14.0)
     if found:
+        sheet = np.abs(found[1] - np.float32(8 * s)) - np.float32(0.8)
+        canvas.paint(found[0], sheet, physique.hu["visceral"], LABEL["muscle"], (LABEL["muscle"],))
         canvas.paint_bone(*found, LABEL[f"humerus_{name}"], 70.0, 900.0, np.float32(1.4 * physique.cortex))
 
 

@@ -10,7 +10,7 @@ from .labels import LABEL
 from .physique import Physique
 from .shapes import sweep
 from .spine import Vertebra
-from .trunk import Trunk
+from .trunk import Trunk, even
 from .vertebrae import _size
 
 FASCIA_MM = 1.6
@@ -78,6 +78,20 @@ def _paint_quadratus(canvas: Canvas, spine: tuple[Vertebra, ...], side: int, nam
     if found:
         canvas.paint(*found, physique.hu["paraspinal"], LABEL[f"quadratus_lumborum_muscle_{name}"],
                      only=(LABEL["muscle"], LABEL["visceral_fat"]))
+
+
+def paint_fascia(canvas: Canvas, trunk: Trunk, physique: Physique, rng: np.random.Generator) -> None:
+    """Sheets of fat between the layers of the chest wall and of the belly's wall, thicker here and there."""
+    s, only = trunk.scale, (LABEL["muscle"],)
+    phase = rng.uniform(0, 2 * np.pi, 6)
+    for box in canvas.slabs():
+        wall = trunk.distance(box, even(5.5 * s))
+        wave = np.sin(box.x / 23 + phase[0]) * np.sin(box.z / 31 + phase[1]) + np.sin(box.y / 19 + phase[2] + box.z / 40)
+        thick = np.float32(0.35) + np.float32(0.9) * np.clip(0.5 + 0.5 * wave.astype(np.float32), 0, 2)
+        canvas.paint(box, np.abs(wall) - thick, physique.hu["visceral"], LABEL["muscle"], only)
+        if float(box.z.min()) > trunk.line.z(6.5):
+            outer = np.abs(wall - np.float32(13 * s)) - thick
+            canvas.paint(box, outer, physique.hu["visceral"], LABEL["muscle"], only)
 
 
 def paint_psoas(canvas: Canvas, spine: tuple[Vertebra, ...], physique: Physique, bulk: float) -> None:

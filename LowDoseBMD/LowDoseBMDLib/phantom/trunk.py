@@ -21,11 +21,11 @@ SLOPE = 0.62
 
 _KNOTS = (-1, 0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 17)
 """Level numbers (T1 is 1, L1 is 13) of the tables below."""
-_CAGE_HALF = (36, 38, 46, 69, 86, 95, 101, 106, 113, 116, 115, 113, 116)
+_CAGE_HALF = (36, 38, 46, 69, 87, 97, 104, 110, 119, 123, 123, 121, 122)
 _CAGE_FRONT_Y = (2, -1, -8, -26, -40, -53, -62, -70, -80, -84, -84, -83, -82)
 _CAGE_BEHIND = (24, 24, 25, 28, 30, 32, 33, 35, 36, 36, 36, 34, 31)
 """Half width, y of the front, and distance of the back behind the vertebral centres, of the line of the ribs."""
-_MUSCLE_SIDE = (24, 28, 32, 26, 21, 18, 16, 15, 14, 14, 13, 13, 13)
+_MUSCLE_SIDE = (24, 28, 32, 26, 21, 18, 16, 14, 12, 10, 9, 9, 9)
 _MUSCLE_FRONT = (15, 15, 11, 11, 11, 11, 10, 9, 7, 6, 6, 6, 6)
 _MUSCLE_BACK = (20, 21, 22, 22, 22, 22, 22, 22, 23, 24, 25, 28, 30)
 """Muscle outside the line of the ribs, at the side, in front and behind."""
@@ -96,7 +96,7 @@ class Trunk:
         zeta = np.broadcast_to(np.asarray(zeta, float), theta.shape)
         cx, cy, half, deep = self.section(zeta, even(out_mm))
         x = cx + side * half * np.abs(np.sin(theta)) ** 0.8
-        y = cy + deep * np.sign(np.cos(theta)) * np.abs(np.cos(theta)) ** 0.8
+        y = cy + deep * np.where(np.cos(theta) > 0, np.abs(np.cos(theta)) ** 0.8, np.cos(theta))
         return np.stack([x, y, self.z_of(y, zeta)], axis=-1)
 
     def distance(self, box: Box, grow: Growth) -> np.ndarray:
@@ -104,8 +104,11 @@ class Trunk:
         y, z = box.y[:, :, 0], box.z[:, :, 0]
         cx, cy, half, deep = (a.astype(np.float32)[:, :, None] for a in
                               self.section(self.zeta(*np.broadcast_arrays(y, z)), grow))
-        eta = np.abs(box.y - cy) / deep
-        eta_slope = (2.5 * eta ** 1.5 / deep) ** 2
+        eta = (box.y - cy) / deep
+        behind = eta > 0
+        eta = np.abs(eta)
+        steep = np.where(behind, eta * eta * np.sqrt(eta), eta * eta)
+        eta_slope = np.square(np.where(behind, 2.5 * eta * np.sqrt(eta), 2 * eta) / deep)
         xi = np.abs(box.x - cx)
         xi /= half
         power = xi * np.sqrt(xi)
@@ -113,7 +116,7 @@ class Trunk:
         slope *= slope
         slope += eta_slope + np.float32(1e-6)
         power *= xi
-        power += eta ** 2.5 - 1
+        power += steep - 1
         power /= np.sqrt(slope, out=slope)
         return power
 
@@ -130,7 +133,7 @@ class Diaphragm:
     def __init__(self, trunk: Trunk, rng: np.random.Generator) -> None:
         line, s = trunk.line, trunk.scale
         up = float(np.clip(rng.normal(0, 0.25), -0.4, 0.5))
-        self.tops = (line.z(10.0 + up) - 12 * s, line.z(10.0 + up))
+        self.tops = (line.z(9.8 + up) - 9 * s, line.z(9.6 + up))
         _, cy, half, deep = trunk.section(np.array([line.z(9.5)]), even(-CAVITY_MM))
         self.half, self.cy, self.deep = float(half[0]), float(cy[0]), float(deep[0])
         self.front_z, self.back_z = line.z(10.8 + up), line.z(13.1 + up)
@@ -141,7 +144,8 @@ class Diaphragm:
         rim = self.front_z + (self.back_z - self.front_z) * t ** 1.4
         best = None
         for side, top in ((1, self.tops[0]), (-1, self.tops[1])):
-            square = ((x - side * 0.5 * self.half) / (0.47 * self.half)) ** 2 + ((y - self.cy) / (0.93 * self.deep)) ** 2
+            beside = x - side * 0.5 * self.half
+            square = (beside / np.where(beside * side > 0, 0.47 * self.half, 0.78 * self.half)) ** 2 + ((y - self.cy) / (0.93 * self.deep)) ** 2
             dome = rim + (top - rim) * np.clip(1 - square * square, 0, 1)
             best = dome if best is None else np.maximum(best, dome)
         return best.astype(np.float32)
@@ -174,7 +178,7 @@ def breasts(trunk: Trunk, fat_mm: float) -> list[tuple[np.ndarray, np.ndarray]]:
     """(centre, radii) of the breasts of a woman lying on her back."""
     s, size = trunk.scale, np.clip(0.75 + fat_mm / 60, 0.8, 1.3)
     zeta = trunk.line.z(4.2)
-    return [(trunk.point(side, 128.0, zeta, 9.0), np.array([52, 27, 55]) * s * size) for side in (-1, 1)]
+    return [(trunk.point(side, 132.0, zeta, 6.0), np.array([50, 25, 50]) * s * size) for side in (-1, 1)]
 
 
 def paint_trunk(canvas: Canvas, trunk: Trunk, physique: Physique, sex: str) -> None:
@@ -186,7 +190,7 @@ def paint_trunk(canvas: Canvas, trunk: Trunk, physique: Physique, sex: str) -> N
         skin = with_shoulders(trunk, box, trunk.distance(box, trunk.skin), 0.55 * physique.fat_mm + SKIN_MM)
         if chest and float(box.z.max()) > low_chest:
             for centre, radii in chest:
-                skin = smooth_min(skin, ellipsoid(box.x, box.y, box.z, centre, radii), 10.0)
+                skin = smooth_min(skin, ellipsoid(box.x, box.y, box.z, centre, radii), 34.0)
         canvas.paint(box, skin, hu["skin"], LABEL["skin"])
         canvas.paint(box, skin + np.float32(SKIN_MM), hu["fat"], LABEL["subcutaneous_fat"])
         muscle = with_shoulders(trunk, box, trunk.distance(box, trunk.muscle), 0.0)
@@ -224,7 +228,8 @@ def mediastinum(trunk: Trunk, box: Box, spine: tuple[Vertebra, ...]) -> np.ndarr
     front = trunk.section(trunk.zeta(*np.broadcast_arrays(np.float32(-60 * s), z)), even(0.0))
     t = np.clip((box.y[:, :, 0] - (front[1] - front[3])) / (spine_y - (front[1] - front[3])), 0, 1.2)
     upper = np.clip((z - line.z(6)) / (line.z(2) - line.z(6)), 0, 1)
-    middle = (24 + 6 * upper) * s
+    lower = np.clip((line.z(8.5) - z) / (line.z(8.5) - line.z(10.5)), 0, 1)
+    middle = (24 + 6 * upper - 8 * lower) * s
     half = np.where(t < 0.3, 5 * s + (middle - 5 * s) * (t / 0.3) ** 0.7,
                     middle + (body + 3 * s - middle) * np.clip((t - 0.55) / 0.35, 0, 1))
     centre = 6 * s * np.clip(1 - t, 0, 1) * (1 - upper) + spine_x * np.clip(t, 0, 1)

@@ -98,11 +98,11 @@ def _body_core(distance: np.ndarray, v: np.ndarray, w: np.ndarray, u: np.ndarray
     return core + np.float32(hu)
 
 
-def paint_body(canvas: Canvas, vertebra: Vertebra, physique: Physique, rng: np.random.Generator) -> None:
+def paint_body(canvas: Canvas, vertebra: Vertebra, physique: Physique, phase: float,
+               rng: np.random.Generator) -> None:
     """One vertebral body with its cortex, endplates and, where asked, osteophytes."""
     reach = 0.62 * np.array([vertebra.width_mm, vertebra.depth_mm, vertebra.height_mm]) + 9
     size = np.abs(vertebra.axes.T) @ reach
-    phase = float(rng.uniform(0, 6.3))
     box = canvas.box(vertebra.centre - size, vertebra.centre + size)
     if box is None:
         return
