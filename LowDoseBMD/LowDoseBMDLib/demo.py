@@ -37,9 +37,9 @@ def measure_phantom(seed: int, out: Path, settings: Settings,
     rows = []
     for level in record["levels"]:
         name = level["name"]
-        true, found = phantom.vbmd_mg_cm3.get(name), level["vbmd_mg_cm3"]
+        true, found = phantom.truth.vbmd_mg_cm3.get(name), level["vbmd_mg_cm3"]
         both = true is not None and found is not None
-        offset = np.subtract(level["centre_lps_mm"], phantom.centres_lps_mm[name]) if both else None
+        offset = np.subtract(level["centre_lps_mm"], phantom.truth.centres_lps_mm[name]) if both else None
         rows.append({"level": name, "true_mg_cm3": true, "measured_mg_cm3": found,
                      "difference_mg_cm3": found - true if both else None,
                      "centre_error_mm": float(np.linalg.norm(offset)) if both else None})

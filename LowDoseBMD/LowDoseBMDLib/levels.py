@@ -101,7 +101,7 @@ def _heat_score(slots: list[int], heat: np.ndarray, levels: tuple[str, ...], fir
     score = 0.0
     for slot, values in zip(slots, heat, strict=True):
         name = _name(slot + first)
-        belief = values[levels.index(name)] if name in levels else 1.0 - values.max()
+        belief = values[levels.index(name)] if name in levels else (1.0 - values.max()) ** 2
         score += np.log(max(HEAT_FLOOR, float(belief)))
     return HEAT_TEMPER * score
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .anatomy import BONES, LEVELS, of_group
+from .anatomy import BONES, LEVELS, SIDES, STRUCTURES
 from .bodies import Spine, draw_bodies
 from .bones import segment_bones
 from .bundle import load_bundle, models_folder
@@ -25,10 +25,18 @@ from .keypoints import find_keypoints
 from .levels import Numbering, name_levels
 from .rois import Keypoint, LevelFinding, Mask, Rois
 from .schemes import read_scheme
+from .splitting import split_vertebrae
 from .tissues import find_tissues
-from .vertebrae import assess_levels, split_vertebrae, trabecular_mask
+from .vertebrae import assess_levels, trabecular_mask
 
 EROSIONS: tuple[str, ...] = ("physical", "paper", "voxels")
+
+
+MUSCLE_NAMES: dict[str, str] = {
+    **{f"{theirs}_{side}": f"{ours}_{side}" for side in SIDES
+       for theirs, ours in (("iliopsoas", "psoas"), ("psoas", "psoas"), ("paraspinal", "paraspinal"))},
+}
+"""Muscles of a label map that stand for ours."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,7 @@ def rois_from_labels(ct: CTVolume, labels: np.ndarray, scheme: str, erosion: str
         bodies.update({name: split.body for name, split in split_vertebrae(missing, ct.geometry).items()})
     keypoints = tuple(Keypoint(name, tuple(float(c) for c in bodies[name].centroid_lps_mm(ct.geometry)))
                       for name in LEVELS if name in bodies and not bodies[name].empty)
-    muscles = {name: mask for name, mask in anatomy.others.items() if name.startswith(("psoas_", "paraspinal_"))}
+    muscles = {ours: anatomy.others[theirs] for theirs, ours in MUSCLE_NAMES.items() if theirs in anatomy.others}
     flag = Flag("labels_given", Severity.INFO, f"Bones and levels were taken from a label map (scheme {scheme}), not "
                                                "from the networks of this program.")
     return _complete(ct, bodies, dict(anatomy.bones), keypoints, (flag,), erosion, muscles, watch)
@@ -178,8 +186,7 @@ def rois_from_masks(ct: CTVolume, masks: Mapping[str, Mask], keypoints: tuple[Ke
         if name not in points and name in bodies:
             centre = bodies[name].centroid_lps_mm(ct.geometry)
             points[name] = Keypoint(name, tuple(float(c) for c in centre))
-    known = {s.name for group in ("bone", "body", "trabecular", "muscle", "fat", "vessel") for s in of_group(group)}
-    kept = {name: mask for name, mask in masks.items() if name in known and not mask.empty}
+    kept = {name: mask for name, mask in masks.items() if name in STRUCTURES and not mask.empty}
     ordered = tuple(levels[name] for name in LEVELS if name in levels)
     return Rois(ct.geometry, {**kept, **derived}, tuple(points[n] for n in LEVELS if n in points), ordered,
                 tuple(flags), "edited" if drawn else erosion)

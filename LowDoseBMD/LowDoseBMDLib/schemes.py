@@ -20,7 +20,8 @@ def _totalsegmentator() -> dict[int, str]:
     """TotalSegmentator v2, task ``total`` (its map_to_binary.py); _left is the patient's left."""
     names = {27 + n: f"L{5 - n}" for n in range(5)} | {32 + n: f"T{12 - n}" for n in range(12)}
     names |= {44 + n: f"C{7 - n}" for n in range(7)}
-    names |= {92 + n: "ribs" for n in range(24)} | {71: "scapulae", 72: "scapulae", 73: "clavicles", 74: "clavicles"}
+    names |= {92 + n: "ribs" for n in range(24)}
+    names |= {71: "scapulae", 72: "scapulae", 73: "clavicles", 74: "clavicles"}
     for n, side in enumerate(SIDES):
         names |= {69 + n: f"humerus_{side}", 77 + n: f"hip_{side}", 86 + n: f"autochthon_{side}",
                   88 + n: f"iliopsoas_{side}"}
@@ -41,7 +42,7 @@ SCHEMES: dict[str, dict[int, str]] = {
 """Label value -> name, per scheme. Several labels of one name (ribs) are joined. Whole vertebrae are named C1..L6
 and T13, vertebral bodies body_<level>."""
 
-VERTEBRAE = frozenset(f"{region}{n}" for region, last in (("C", 7), ("T", 13), ("L", 6)) for n in range(1, last + 1))
+VERTEBRAE = frozenset(f"{part}{n}" for part, last in (("C", 7), ("T", 13), ("L", 6)) for n in range(1, last + 1))
 _BODY = "body_"
 
 
@@ -49,8 +50,8 @@ _BODY = "body_"
 class LabelledAnatomy:
     """What a label map holds, by our names.
 
-    vertebrae: whole vertebrae (C1..L6, T13). bodies: vertebral bodies without posterior elements, by vertebra name,
-    where the scheme has them. bones: vertebrae (all of them), clavicles, scapulae, ribs, as far as present.
+    vertebrae: whole vertebrae (C1..L6, T13). bodies: vertebral bodies without posterior elements, by vertebra
+    name, where the scheme has them. bones: vertebrae (all of them), clavicles, scapulae, ribs, as far as present.
     others: everything else under the names of its scheme (iliopsoas_left, aorta, psoas_left ...).
     """
 
@@ -74,8 +75,8 @@ def read_scheme(labels: np.ndarray, scheme: str) -> LabelledAnatomy:
     bodies = {name.removeprefix(_BODY): mask for name, mask in masks.items() if name.startswith(_BODY)}
     if not vertebrae and not bodies:
         raise Refusal("labels_no_vertebrae", f"The label map holds no vertebra in the scheme {scheme!r} (labels "
-                      f"{_found(labels)}). Name the scheme that it was made with ({', '.join(SCHEMES)}), or give a "
-                      "map that covers the spine.")
+                      f"{_found(labels)}). Name the scheme that it was made with ({', '.join(SCHEMES)}), or give "
+                      "a map that covers the spine.")
     bones = {name: masks[name] for name in BONES if name in masks}
     if "vertebrae" not in bones and vertebrae:
         bones = {"vertebrae": joined(vertebrae.values())} | bones

@@ -155,7 +155,7 @@ def inner_part(footprint: np.ndarray) -> np.ndarray:
 
 
 def _plane(columns: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """(2,) slopes along a and l of a plane through (N, 2) columns and (N,) heights; far-off columns dropped once."""
+    """(2,) slopes of a plane through (N,) heights over (N, 2) columns (a, l); far-off columns are dropped once."""
     design = np.column_stack([columns, np.ones(len(columns))])
     fit = np.linalg.lstsq(design, height, rcond=None)[0]
     error = np.abs(design @ fit - height)
@@ -185,10 +185,10 @@ def describe_body(body: Mask, geometry: Geometry, above_mm: np.ndarray | None = 
     return BodyShape(centre, axes, heights, width * grid.spacing_mm, depth * grid.spacing_mm)
 
 
-def _height(local: np.ndarray, a: float, l: float, depth: float, width: float) -> float:
-    """Mean height in voxels over a small area round (a, l)."""
+def _height(local: np.ndarray, back: float, left: float, depth: float, width: float) -> float:
+    """Mean height in voxels over a small area round (back, left)."""
     box = tuple(slice(max(0, int(np.floor(c - half))), int(np.ceil(c + half)) + 1)
-                for c, half in ((a, STRIP_HALF_DEPTH * depth), (l, STRIP_HALF_WIDTH * width)))
+                for c, half in ((back, STRIP_HALF_DEPTH * depth), (left, STRIP_HALF_WIDTH * width)))
     height = np.count_nonzero(local[:, box[0], box[1]], axis=0)
     return float(height[height > 0].mean()) if height.any() else 0.0
 

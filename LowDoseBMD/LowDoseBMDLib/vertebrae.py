@@ -59,6 +59,9 @@ NEAR_END_MM = 12.0
 VOLUME_RATIO = (0.6, 1.5)
 """Volume beside a whole neighbour's (clinical reference, section 3, completeness)."""
 
+NEIGHBOUR_REACH = 2
+"""Levels to either side among which whole neighbours are looked for: volumes grow by some 10 % per level."""
+
 GAP_MM = 18.0
 """Facing endplates of neighbours are nearer than this: lumbar discs are up to 14 mm high."""
 
@@ -67,9 +70,9 @@ def trabecular_mask(body: Mask, geometry: Geometry, mode: str = "physical",
                     distance_mm: float = EROSION_MM) -> tuple[Mask, float | None]:
     """The trabecular core of a vertebral body, and the erosion distance in mm (mode physical; else None).
 
-    physical: voxels whose centre lies deeper than ``distance_mm`` below the body's surface. The surface runs BETWEEN
-    voxels: it is where the lightly smoothed mask crosses one half, so that a core does not depend on the spacing (a
-    distance to voxel centres outside would be half a voxel too long). A core below LEAST_CORE_MM3 is drawn again
+    physical: voxels whose centre lies deeper than ``distance_mm`` below the body's surface. The surface runs
+    BETWEEN voxels: it is where the lightly smoothed mask crosses one half, so that a core does not depend on the
+    spacing (a distance to voxel centres outside would be up to half a voxel too long). A core below LEAST_CORE_MM3 is drawn again
     0.5 mm nearer to the surface, down to 3 mm. paper: erosion by an ellipsoid of 3.91 x 3.91 x 5.0 mm, measured in
     the same way, on any grid. voxels: erosion by the literal ball of 4 voxels of this grid.
     Raises ValueError for another mode or a distance that is not positive.
@@ -102,7 +105,7 @@ def _deeper(body: Mask, depth: np.ndarray, limit: float) -> Mask:
 
 
 def _depth(body: Mask, spacing: np.ndarray, limit: float) -> np.ndarray:
-    """(k, j, i) depth of voxel centres below the surface; exact near ``limit``, elsewhere a bound on the same side.
+    """(k, j, i) depth of voxel centres below the surface; exact near ``limit``, elsewhere on its true side.
 
     spacing: (3,) along k, j, i in the unit of the answer.
     """
@@ -121,7 +124,8 @@ def _depth(body: Mask, spacing: np.ndarray, limit: float) -> np.ndarray:
 def _surface_points(voxels: np.ndarray) -> np.ndarray:
     """(N, 3) fractional voxel positions where the smoothed region crosses one half, along the three axes."""
     pad = 3
-    level = ndimage.gaussian_filter(np.pad(voxels, pad).astype(np.float32), SURFACE_SIGMA_VOXELS, truncate=3.0) - 0.5
+    padded = np.pad(voxels, pad).astype(np.float32)
+    level = ndimage.gaussian_filter(padded, SURFACE_SIGMA_VOXELS, truncate=3.0) - 0.5
     points = []
     for axis in range(3):
         rows = np.moveaxis(level, axis, 0)
@@ -138,8 +142,8 @@ def assess_levels(bodies: Mapping[str, Mask], geometry: Geometry, ct: CTVolume,
                   levels: tuple[str, ...] = LEVELS) -> tuple[LevelFinding, ...]:
     """Is each level's whole body in the scan? One finding for each of ``levels`` that has a body.
 
-    bodies: by vertebra name, neighbours included, on ``geometry`` (the CT's grid). posterior: posterior elements by
-    name, where known; they make the axes better. ``reason`` is a plain sentence when a body is not complete.
+    bodies: by vertebra name, neighbours included, on ``geometry`` (the CT's grid). posterior: posterior elements
+    by name, where known; they make the axes better. ``reason`` is a plain sentence when a body is not complete.
     """
     names = [name for name in SPINE if name in bodies and not bodies[name].empty]
     centres = {name: bodies[name].centroid_lps_mm(geometry) for name in names}
@@ -165,20 +169,24 @@ def _scan_ends(ct: CTVolume) -> tuple[int, int]:
     return (int(real[0]), int(real[-1])) if real.size else (0, ct.hu.shape[0] - 1)
 
 
-def _fault(name: str, bodies: Mapping[str, Mask], shapes: Mapping[str, BodyShape], geometry: Geometry, ct: CTVolume,
-           ends: tuple[int, int]) -> str:
+def _fault(name: str, bodies: Mapping[str, Mask], shapes: Mapping[str, BodyShape], geometry: Geometry,
+           ct: CTVolume, ends: tuple[int, int]) -> str:
     """Why the body is not whole, or an empty string."""
     body = bodies[name]
-    whole = [n for n in _neighbours(name, shapes) if not _cut_by_end(bodies[n], geometry, ends)]
+    whole = _whole_neighbours(name, bodies, geometry, ends)
     checks = (_end_fault(name, body, geometry, ends), _field_fault(name, body, ct),
               _height_fault(name, body, shapes, whole, geometry, ends),
-              _volume_fault(name, bodies, whole, geometry), _gap_fault(name, shapes))
+              _volume_fault(name, bodies, whole, geometry), _gap_fault(name, shapes, whole))
     return next((reason for reason in checks if reason), "")
 
 
-def _neighbours(name: str, shapes: Mapping[str, BodyShape]) -> list[str]:
+def _whole_neighbours(name: str, bodies: Mapping[str, Mask], geometry: Geometry, ends: tuple[int, int]) -> list[str]:
+    """Up to two bodies, at most NEIGHBOUR_REACH levels away, that lie too far from the scan's ends to be cut."""
     place = SPINE.index(name)
-    return [n for n in (SPINE[max(0, place - 1)], *SPINE[place + 1:place + 2]) if n != name and n in shapes]
+    near = [n for n in SPINE[max(0, place - NEIGHBOUR_REACH):place + NEIGHBOUR_REACH + 1]
+            if n != name and n in bodies and not bodies[n].empty
+            and min(_margins_mm(bodies[n], geometry, ends)) >= NEAR_END_MM]
+    return sorted(near, key=lambda n: abs(SPINE.index(n) - place))[:2]
 
 
 def _margins_mm(body: Mask, geometry: Geometry, ends: tuple[int, int]) -> tuple[float, float]:
@@ -186,10 +194,6 @@ def _margins_mm(body: Mask, geometry: Geometry, ends: tuple[int, int]) -> tuple[
     step = geometry.spacing_kji_mm[0]
     return ((body.start_kji[0] - ends[0]) * step,
             (ends[1] + 1 - body.start_kji[0] - body.voxels.shape[0]) * step)
-
-
-def _cut_by_end(body: Mask, geometry: Geometry, ends: tuple[int, int]) -> bool:
-    return min(_margins_mm(body, geometry, ends)) < EDGE_MM
 
 
 def _end_fault(name: str, body: Mask, geometry: Geometry, ends: tuple[int, int]) -> str:
@@ -227,8 +231,8 @@ def _height_fault(name: str, body: Mask, shapes: Mapping[str, BodyShape], whole:
     ratio = float((own / np.maximum(usual, 1e-6)).min())
     if ratio >= LEAST_HEIGHT_RATIO or min(below, above) > missing + EDGE_MM:
         return ""
-    return (f"{name} is {ratio:.0%} as high as its neighbour and lies at the {'lower' if below < above else 'upper'} "
-            "end of the scan: it is probably cut.")
+    end = "lower" if below < above else "upper"
+    return f"{name} is {ratio:.0%} as high as its neighbour and lies at the {end} end of the scan: probably cut."
 
 
 def _volume_fault(name: str, bodies: Mapping[str, Mask], whole: list[str], geometry: Geometry) -> str:
@@ -241,10 +245,10 @@ def _volume_fault(name: str, bodies: Mapping[str, Mask], whole: list[str], geome
     return f"{name} has {ratio:.2f} times the volume of its neighbours: it is crushed or not drawn as a whole."
 
 
-def _gap_fault(name: str, shapes: Mapping[str, BodyShape]) -> str:
-    """Part of a body is missing where the next body begins far away."""
+def _gap_fault(name: str, shapes: Mapping[str, BodyShape], whole: list[str]) -> str:
+    """Part of a body is missing where the next whole body begins far away."""
     here = shapes[name]
-    for other in _neighbours(name, shapes):
+    for other in (n for n in whole if abs(SPINE.index(n) - SPINE.index(name)) == 1):
         there = shapes[other]
         apart = float(np.linalg.norm(there.centre_lps_mm - here.centre_lps_mm))
         gap = apart - 0.5 * (float(np.mean(here.height_mm)) + float(np.mean(there.height_mm)))

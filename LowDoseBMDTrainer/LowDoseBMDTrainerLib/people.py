@@ -136,10 +136,10 @@ def make_person(name: str, labels: np.ndarray, geometry: Geometry, names: dict[i
     """A Person from a label map (k, j, i; canonical axes) and the names of its labels.
 
     hu: the CT on the same grid when there is one. Bodies are split from posterior elements by
-    ``LowDoseBMDLib.vertebrae.split_vertebrae``.
+    ``LowDoseBMDLib.splitting.split_vertebrae``.
     """
     from LowDoseBMDLib.rois import Mask
-    from LowDoseBMDLib.vertebrae import split_vertebrae
+    from LowDoseBMDLib.splitting import split_vertebrae
 
     grid = geometry.with_spacing(spacing_mm)
     pad = int(np.ceil(PAD_MM / spacing_mm))

@@ -17,6 +17,9 @@ BODY, POSTERIOR = 1, 2
 ROI_DEPTH_MM = 5.5
 """Depth below which a body's mean is set to its truth: the default erosion of the measurement."""
 
+TEXTURE_SD_HU = 18.0
+"""SD of the trabecular pattern before the scanner's blur."""
+
 WAIST = 0.09
 """How much narrower a body is at mid height."""
 
@@ -54,9 +57,10 @@ def body_distance(u: np.ndarray, v: np.ndarray, w: np.ndarray, vertebra: Vertebr
     if osteophytes > 0:
         spur = _spurs(u, v, level, osteophytes, phase)
         p, q = p / (1 + spur / a), q / (1 + spur / b)
-    p15, q15 = p * np.sqrt(p), q * np.sqrt(q)
-    power = p15 * p + q15 * q
-    side = (power - 1) / (2.5 * np.sqrt((p15 / a) ** 2 + (q15 / b) ** 2 + np.float32(1e-6)))
+    n = np.where(v < 0, np.float32(2.15), np.float32(3.0))
+    p1, q1 = p ** (n - 1), q ** (n - 1)
+    power = p1 * p + q1 * q
+    side = (power - 1) / (n * np.sqrt((p1 / a) ** 2 + (q1 / b) ** 2 + np.float32(1e-6)))
     hollow = np.float32(1.3) * np.clip(1 - power, 0, 1)
     end = np.abs(w) - (h - hollow)
     back = v - (0.8 * b - np.float32(1.3) * np.clip(1 - (u / (0.55 * a)) ** 2, 0, 1))
@@ -80,14 +84,14 @@ def body_centroid(vertebra: Vertebra, osteophytes: float, phase: float) -> tuple
 
 
 def _texture(shape: tuple[int, ...], sd_hu: float, rng: np.random.Generator) -> np.ndarray:
-    field = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), (1.2, 1.6, 1.6), truncate=2.5)
+    field = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), (1.5, 0.9, 0.9), truncate=2.5)
     return field * np.float32(sd_hu / max(float(field.std()), 1e-6))
 
 
 def _body_core(distance: np.ndarray, v: np.ndarray, w: np.ndarray, u: np.ndarray, vertebra: Vertebra, hu: float,
                rng: np.random.Generator) -> np.ndarray:
     """HU of the trabecular bone: its mean below ROI_DEPTH_MM is exactly ``hu``."""
-    core = _texture(distance.shape, 9.0, rng)
+    core = _texture(distance.shape, TEXTURE_SD_HU, rng)
     core += np.float32(70) * np.clip(1 - (vertebra.height_mm / 2 - np.abs(w)) / np.float32(4.0), 0, 1)
     vein = limb(u, v, w, np.array([[0, vertebra.depth_mm * 0.05, 0], [0, vertebra.depth_mm * 0.5, 0]]), (1.0, 2.0),
                 (1.0, 3.0), (0, 0, 1))

@@ -1,0 +1,117 @@
+"""Separating and naming vertebral bodies on made-up spines whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from LowDoseBMDLib.anatomy import BONES
+from LowDoseBMDLib.bodies import Body, Spine, separate
+from LowDoseBMDLib.bones import Bones
+from LowDoseBMDLib.geometry import Geometry
+from LowDoseBMDLib.keypoints import Heatmaps
+from LowDoseBMDLib.levels import name_levels
+
+CHANNELS = ("T10", "T11", "T12", "L1", "L2", "L3", "L4")
+HEIGHT_MM = 30.0
+
+
+def _grid(shape, spacing):
+    matrix = np.diag([spacing, spacing, spacing, 1.0])
+    matrix[:3, 3] = -0.5 * spacing * np.array([shape[2] - 1, shape[1] - 1, 0])
+    return Geometry(shape, matrix)
+
+
+def _spine(names):
+    """Bodies 30 mm apart, head to foot, the lowest at z = 20 mm."""
+    bodies = [Body(n + 1, np.array([0.0, 0.0, 20.0 + HEIGHT_MM * (len(names) - 1 - n)]), 25000.0)
+              for n in range(len(names))]
+    grid = _grid((4, 4, 4), 1.0)
+    empty = np.zeros(grid.shape_kji, np.float32)
+    return Spine(grid, empty, empty, empty.astype(np.uint8), tuple(bodies))
+
+
+def _bones(spine, ribbed):
+    """Ribs beside the bodies whose index is in ``ribbed``."""
+    grid = _grid((110, 40, 50), 3.0)
+    chance = np.zeros((len(BONES), *grid.shape_kji), np.float32)
+    for n in ribbed:
+        z = spine.bodies[n].centre_lps_mm[2]
+        for side in (-1, 1):
+            low = np.round(grid.to_kji(np.array([side * 28.0, 15.0, z]))).astype(int)
+            chance[BONES.index("ribs"), low[0] - 1:low[0] + 2, low[1] - 2:low[1] + 3, low[2] - 3:low[2] + 4] = 1.0
+    return Bones(grid, chance)
+
+
+def _heat(spine, names, value=0.8):
+    """A heatmap spot at each body for the name given to it."""
+    grid = _grid((70, 30, 30), 5.0)
+    chance = np.zeros((len(CHANNELS), *grid.shape_kji), np.float32)
+    for body, name in zip(spine.bodies, names, strict=True):
+        if name in CHANNELS:
+            k, j, i = np.round(grid.to_kji(body.centre_lps_mm)).astype(int)
+            chance[CHANNELS.index(name), k, j, i] = value
+    return Heatmaps(CHANNELS, grid, chance)
+
+
+TRUE = ("T9", "T10", "T11", "T12", "L1", "L2", "L3")
+
+
+def test_agreeing_witnesses_name_the_chain_without_asking():
+    spine = _spine(TRUE)
+    numbering = name_levels(spine, _heat(spine, TRUE), _bones(spine, range(4)))
+    assert numbering.names == TRUE
+    assert numbering.probability > 0.95 and not numbering.flags
+
+
+def test_disagreeing_witnesses_ask_for_confirmation():
+    spine = _spine(TRUE)
+    shifted = ("T10", "T11", "T12", "L1", "L2", "L3", "L4")
+    numbering = name_levels(spine, _heat(spine, shifted), _bones(spine, range(4)))
+    assert [flag.code for flag in numbering.flags] == ["level_uncertain"]
+    assert {numbering.names[4], numbering.second[4]} == {"L1", "L2"}
+
+
+def test_missing_twelfth_ribs_do_not_shift_the_levels_silently():
+    spine = _spine(TRUE)
+    numbering = name_levels(spine, _heat(spine, TRUE), _bones(spine, range(3)))
+    assert numbering.names == TRUE or numbering.flags
+
+
+def test_only_ribbed_vertebrae_give_no_lumbar_name():
+    names = ("T8", "T9", "T10", "T11", "T12")
+    spine = _spine(names)
+    numbering = name_levels(spine, _heat(spine, names), _bones(spine, range(5)))
+    assert numbering.names == names
+    assert not any(name and name.startswith("L") for name in numbering.names)
+
+
+def test_without_any_evidence_nothing_is_certain():
+    spine = _spine(TRUE)
+    numbering = name_levels(spine, _heat(spine, TRUE, value=0.0), _bones(spine, []))
+    assert numbering.probability < 0.9
+
+
+def test_a_body_that_was_not_found_leaves_its_name_free():
+    spine = _spine(TRUE)
+    kept = Spine(spine.geometry, spine.body, spine.posterior, spine.numbers, spine.bodies[:4] + spine.bodies[5:])
+    names = TRUE[:4] + TRUE[5:]
+    numbering = name_levels(kept, _heat(kept, names), _bones(kept, range(4)))
+    assert numbering.names == names
+
+
+@pytest.mark.parametrize("gap_mm", [6.0, 0.0])
+def test_bodies_are_separated_even_when_bridged(gap_mm):
+    """Three 40 x 28 x 24 mm bodies; without a gap a 10 mm bridge (an osteophyte) joins neighbours."""
+    grid = _grid((100, 40, 50), 1.5)
+    z, y, x = np.meshgrid(*[(np.arange(n) - (n - 1) / 2) * 1.5 for n in grid.shape_kji], indexing="ij")
+    chance = np.zeros(grid.shape_kji, np.float32)
+    tops = np.array([-36.0, 0.0, 36.0])
+    for centre in tops:
+        chance[(np.abs(z - centre) <= 12) & ((x / 20) ** 2 + (y / 14) ** 2 <= 1)] = 1.0
+    if gap_mm == 0.0:
+        chance[(np.abs(z) <= 36) & (np.abs(y + 10) <= 4) & (np.abs(x) <= 5)] = 1.0
+    numbers, bodies = separate(chance, grid)
+    assert len(bodies) == 3
+    found = [body.centre_lps_mm[2] - grid.to_lps(np.array([49.5, 0, 0]))[2] for body in bodies]
+    np.testing.assert_allclose(found, tops[::-1], atol=2.0)
+    assert numbers.max() == 3

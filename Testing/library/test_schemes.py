@@ -1,0 +1,82 @@
+"""Label maps of other tools in our names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from LowDoseBMDLib.anatomy import STRUCTURES
+from LowDoseBMDLib.flags import Refusal
+from LowDoseBMDLib.schemes import SCHEMES, joined, read_scheme
+
+
+def blocks(*labels: int) -> np.ndarray:
+    """(40, 6, 6) map with one 2-slice block per label, in order from below."""
+    array = np.zeros((40, 6, 6), np.uint8)
+    for n, label in enumerate(labels):
+        array[2 * n + 1:2 * n + 3, 1:5, 2:4] = label
+    return array
+
+
+@pytest.mark.parametrize(("scheme", "label", "name"), [
+    ("totalsegmentator", 27, "L5"), ("totalsegmentator", 31, "L1"), ("totalsegmentator", 32, "T12"),
+    ("totalsegmentator", 43, "T1"), ("totalsegmentator", 44, "C7"), ("totalsegmentator", 50, "C1"),
+    ("verse", 1, "C1"), ("verse", 8, "T1"), ("verse", 19, "T12"), ("verse", 20, "L1"), ("verse", 25, "L6"),
+    ("verse", 28, "T13"),
+])
+def test_a_vertebra_is_found_where_it_lies(scheme, label, name):
+    anatomy = read_scheme(blocks(label), scheme)
+    assert list(anatomy.vertebrae) == [name]
+    mask = anatomy.vertebrae[name]
+    assert mask.start_kji == (1, 1, 2) and mask.voxels.shape == (2, 4, 2) and mask.voxels.all()
+
+
+def test_ribs_and_shoulders_of_totalsegmentator_are_joined_and_muscles_keep_their_side():
+    labels = blocks(31, 92, 115, 71, 72, 73, 88, 89, 52, 6)
+    anatomy = read_scheme(labels, "totalsegmentator")
+    assert set(anatomy.bones) == {"vertebrae", "clavicles", "scapulae", "ribs"}
+    assert np.count_nonzero(anatomy.bones["ribs"].voxels) == np.count_nonzero(np.isin(labels, (92, 115)))
+    assert set(anatomy.others) == {"iliopsoas_left", "iliopsoas_right", "aorta"}
+    assert anatomy.others["iliopsoas_left"].start_kji[0] == 13
+
+
+def test_all_vertebrae_together_are_the_bone_class():
+    anatomy = read_scheme(blocks(20, 21, 22), "verse")
+    assert np.count_nonzero(anatomy.bones["vertebrae"].voxels) == 3 * 16
+
+
+def test_our_own_labels_come_from_the_registry():
+    body, psoas = STRUCTURES["body_L1"].label, STRUCTURES["psoas_left"].label
+    anatomy = read_scheme(blocks(body, psoas, STRUCTURES["ribs"].label), "lowdosebmd")
+    assert list(anatomy.bodies) == ["L1"] and not anatomy.vertebrae
+    assert set(anatomy.others) == {"psoas_left"} and set(anatomy.bones) == {"ribs"}
+    assert set(SCHEMES["lowdosebmd"].values()) == set(STRUCTURES)
+
+
+def test_an_unknown_scheme_is_refused_with_the_known_ones():
+    with pytest.raises(Refusal, match="totalsegmentator") as refusal:
+        read_scheme(blocks(31), "nnunet")
+    assert refusal.value.code == "scheme_unknown"
+
+
+def test_a_map_without_vertebrae_is_refused():
+    with pytest.raises(Refusal, match="no vertebra") as refusal:
+        read_scheme(blocks(92), "totalsegmentator")
+    assert refusal.value.code == "labels_no_vertebrae"
+
+
+def test_labels_beyond_the_scheme_are_passed_over():
+    assert list(read_scheme(blocks(20, 250).astype(np.int16), "verse").vertebrae) == ["L1"]
+
+
+def test_joined_masks_cover_each_part_once():
+    masks = read_scheme(blocks(20, 22), "verse").vertebrae
+    union = joined(masks.values())
+    assert union.start_kji == (1, 1, 2) and np.count_nonzero(union.voxels) == 32
+
+
+def test_real_label_map_holds_the_spine(shared_data):
+    volumes = pytest.importorskip("LowDoseBMDLib.files.volumes")
+    labels, _ = volumes.read_volume(shared_data / "lidc0001" / "lidc0001_labels_3mm.nii.gz")
+    anatomy = read_scheme(labels, "totalsegmentator")
+    assert {"T1", "T12", "L1", "L2", "L3"} <= set(anatomy.vertebrae) and "L4" not in anatomy.vertebrae
+    assert {"aorta", "iliopsoas_left", "autochthon_right", "sternum"} <= set(anatomy.others)
