@@ -184,7 +184,7 @@ def _level(ct: CTVolume, rois: Rois, name: str) -> LevelMeasurement:
     if finding is None:
         return replace(level, reason="it was not found in the scan")
     if not finding.complete:
-        return replace(level, reason=finding.reason or "the vertebral body is not wholly in the scan")
+        return replace(level, reason=finding.reason.rstrip(".") or "the vertebral body is not wholly in the scan")
     if stats.volume_mm3 < LEAST_ROI_MM3:
         return replace(level, reason=_too_small(stats))
     return replace(level, hu_mean=stats.hu_mean, hu_sd=stats.hu_sd, hu_median=stats.hu_median, hu_se=stats.hu_se,
@@ -272,7 +272,7 @@ def _refusals(levels: tuple[LevelMeasurement, ...], muscle: TissueMeasurement | 
               fat: TissueMeasurement | None) -> tuple[Flag, ...]:
     sentences = {}
     if not any(level.measured for level in levels):
-        why = "; ".join(f"{level.name}: {level.reason}" for level in levels)
+        why = "; ".join(level.reason if level.reason.startswith(level.name) else f"{level.name}: {level.reason}" for level in levels)
         sentences["no_level"] = (f"No vBMD: neither T12, L1 nor L2 can be measured ({why}). "
                                  "Use a scan that reaches below L2, or draw the trabecular regions.")
     if muscle is None:

@@ -19,6 +19,7 @@ from .ctvolume import CTVolume
 from .flags import Flag, Severity
 from .rois import LevelFinding, Mask, Rois
 from .roistats import clip, hu_inside
+from .vertebrae import EROSION_MM
 
 if TYPE_CHECKING:
     from .measurement import LevelMeasurement, TissueMeasurement
@@ -69,8 +70,6 @@ CORTEX_EXCESS = 0.03
 """Share of the region's outermost voxels above CORTEX_HU, less that of its core, so that noise, which is the
 same in both, does not count. Real scan: 0-0.004 in clean cores, 0.04-0.14 with cortex inside (judgement)."""
 
-EROSION_MM = 5.5
-"""Default distance of the physical erosion; against a reader's regions on a real scan, 4.5 mm reads higher."""
 
 
 def assess(ct: CTVolume, rois: Rois, levels: tuple[LevelMeasurement, ...], muscle: TissueMeasurement | None,
@@ -139,7 +138,7 @@ def _fat(fat: TissueMeasurement | None) -> list[Flag]:
     flags = []
     low, high = FAT_RANGE_HU
     if fat.structures[0] != "fat_anterior":
-        flags.append(Flag("fat_not_anterior", Severity.CAUTION, "Too little fat was found under the anterior abdominal "
+        flags.append(Flag(fat.structures[0], Severity.CAUTION, "Too little fat was found under the anterior abdominal "
                           f"wall; {fat.structures[0].removeprefix('fat_')} subcutaneous fat stands in."))
     if fat.volume_mm3 < FAT_LEAST_MM3:
         flags.append(Flag("fat_small", Severity.CAUTION, f"Only {fat.volume_mm3 / 1000:.1f} cm3 of subcutaneous fat was "

@@ -42,8 +42,8 @@ CANAL_TRIES = ((0.0, 0.0), (0.0, 2.5), (3.0, 0.0), (3.0, 2.5), (0.0, 5.0), (6.0,
 tried: a tilted arch covers the canal with thin bone, coarse grids open the ring."""
 
 CANAL_OFF_LINE_MM = 12.0
-"""A canal centre further from the line through its neighbours is not believed: a spine that turns by 25 degrees per
-level stays within 8 mm, and centres scatter by 3 mm."""
+"""A canal centre further from the line through its neighbours is not believed: a spine that turns by 25 degrees
+per level stays within 8 mm, and centres scatter by 3 mm."""
 
 RAY_HALF_WIDTH_MM = 5.0
 """Rays from the canal to the posterior wall run this far to both sides of the midline."""
@@ -257,7 +257,8 @@ def _posterior_wall(bone: np.ndarray, grid: LocalGrid, canal: np.ndarray | None)
     """
     hits = None if canal is None else _ray_hits(bone, grid, grid.coordinates(canal))
     if hits is None or len(hits) < 3:
-        return _wall_by_section(bone), 0.0
+        nothing = canal is not None and not _bone_ahead(bone, grid, grid.coordinates(canal))
+        return (-1.0 if nothing else _wall_by_section(bone)), 0.0
     u, a = hits.T
     keep = np.ones(len(u), bool)
     slope, offset = 0.0, float(np.median(a))
@@ -282,6 +283,13 @@ def _ray_hits(bone: np.ndarray, grid: LocalGrid, canal: np.ndarray) -> np.ndarra
     heights = np.flatnonzero(np.count_nonzero(good, axis=1) >= 0.5 * good.shape[1])
     depth = np.array([np.median(back - steps[u][good[u]]) for u in heights])
     return np.column_stack([heights, depth]) if len(heights) else np.empty((0, 2))
+
+
+def _bone_ahead(bone: np.ndarray, grid: LocalGrid, canal: np.ndarray) -> bool:
+    """Is there bone in front of the canal's centre, near the midplane? Tips of processes have none."""
+    back, left = (int(round(c)) for c in canal[1:])
+    half = int(round(RAY_REACH_MM / grid.spacing_mm))
+    return bool(bone[:, :max(0, back), max(0, left - half):max(0, left + half + 1)].any())
 
 
 def _wall_by_section(bone: np.ndarray) -> float:

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from LowDoseBMDLib.anatomy import STRUCTURES
 from LowDoseBMDLib.files.markups import read_keypoints, write_keypoints
-from LowDoseBMDLib.files.segmentation import load_segmentation, read_segmentation, terminology_entry, write_segmentation
+from LowDoseBMDLib.files.segmentation import (
+    load_segmentation,
+    read_segmentation,
+    terminology_entry,
+    write_segmentation,
+)
 from LowDoseBMDLib.geometry import Geometry, lps_to_ras
 from LowDoseBMDLib.rois import Keypoint, Mask, Rois
 

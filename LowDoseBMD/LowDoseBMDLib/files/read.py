@@ -146,6 +146,18 @@ def read_labels(path: Path, ct_geometry: Geometry) -> np.ndarray:
     Raises Refusal: ``path_missing``, ``unreadable``, ``labels_not_whole``, ``labels_empty``,
     ``labels_elsewhere`` (less than half of the labelled voxels lie inside the CT).
     """
+    labels, grid = read_label_map(path)
+    _refuse_labels_elsewhere(labels, grid, ct_geometry)
+    if grid.same_grid(ct_geometry):
+        return labels
+    return resample(labels, grid, ct_geometry, outside=0, nearest=True)
+
+
+def read_label_map(path: Path) -> tuple[np.ndarray, Geometry]:
+    """A label map on its own grid with canonical axes: integers (k, j, i) and where they lie.
+
+    Raises Refusal: ``path_missing``, ``unreadable``, ``labels_not_whole``.
+    """
     path = Path(path)
     if not path.is_file():
         raise Refusal("path_missing", f"There is no label map at {path}. Check the spelling.")
@@ -153,11 +165,7 @@ def read_labels(path: Path, ct_geometry: Geometry) -> np.ndarray:
         raise Refusal("unreadable", f"{path.suffix or 'No ending'} is not a label map format that is read here. "
                       f"Use one of {', '.join(volumes.KINDS)}.")
     labels, grid = volumes.read_volume(path)
-    labels, grid = _canonical(_whole_labels(labels), grid)
-    _refuse_labels_elsewhere(labels, grid, ct_geometry)
-    if grid.same_grid(ct_geometry):
-        return labels
-    return resample(labels, grid, ct_geometry, outside=0, nearest=True)
+    return _canonical(_whole_labels(labels), grid)
 
 
 def _whole_labels(values: np.ndarray) -> np.ndarray:

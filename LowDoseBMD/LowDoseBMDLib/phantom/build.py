@@ -80,7 +80,7 @@ def _paint(spec: PhantomSpec, canvas: Canvas, physique: Physique, spine: tuple[V
     diaphragm = trunk.Diaphragm(body, rng)
     trunk.paint_trunk(canvas, body, physique, spec.sex)
     trunk.paint_lungs(canvas, body, diaphragm, spine, physique.hu["lung"])
-    organs.paint_belly(canvas, body, diaphragm, spine, physique, rng)
+    organs.paint_belly(canvas, body, diaphragm, physique, rng)
     muscles.paint_psoas(canvas, spine, physique, bulk=(0.88 if spec.sex == "f" else 1.0) * float(rng.uniform(0.85, 1.15)))
     muscles.paint_fascia(canvas, body, physique, rng)
     muscles.paint_back_muscles(canvas, body, spine, physique)

@@ -10,13 +10,16 @@ from .physique import Physique
 from .shapes import limb, plate, smooth_line, sweep
 from .spine import Vertebra
 from .trunk import Trunk
-from .vertebrae import _size
+from .vertebrae import arch_size
 
 RIB_END_DEG = (150, 152, 151, 149, 147, 144, 140, 130, 119, 106, 84, 52)
 """Where each rib's bone ends on its way round the chest: 90 is the side, 180 the front."""
 
-RIB_EXTRA_DROP_MM = (-16, -18, -11, -3, 3, 6, 9, 13, 18, 26, 44, 46)
+RIB_EXTRA_DROP_MM = (-22, -27, -23, -16, -11, -8, -5, -1, 4, 12, 40, 46)
 """How far each rib's end lies below the plane in which it begins."""
+
+BACK_DROP_MM, BACK_DROP_DEG = 19.0, 62.0
+"""How far ribs 2 to 10 fall behind the chest, before they turn forward, and over which angle."""
 
 NOTCH_LEVELS = (0.75, 1.65, 2.4, 3.1, 3.75, 4.3, 4.7)
 """Planes (level numbers) in which the cartilages of ribs 1 to 7 reach the sternum."""
@@ -28,8 +31,10 @@ def rib_start(vertebrae: dict[str, Vertebra], number: int, side: int, scale: flo
     """(3, 3): head of a rib at its vertebra, its neck, and its tubercle before the transverse process."""
     v = vertebrae[f"T{number}"]
     joint = 0.12 if number in (1, 11, 12) else 0.42
-    tip, deep = _size("transverse_tip", v, scale), _size("canal_depth", v, scale)
+    tip, deep = arch_size("transverse_tip", v, scale), arch_size("canal_depth", v, scale)
     back = float(np.interp(number, (1, 6, 10, 12), (3, 9, 11, 7)))
+    if number > 10:
+        tip, deep = v.width_mm / 2 + 11 * scale, deep * 0.6
     head = v.point(side * (v.width_mm * 0.46 + 2), v.depth_mm * 0.40, joint * v.height_mm)
     tubercle = v.point(side * (tip + 3.0), v.depth_mm / 2 + 0.8 * deep + back - 6.5, 0.16 * v.height_mm)
     neck = head * 0.45 + tubercle * 0.55 + np.array([0, -1.0, 1.0])
@@ -39,7 +44,11 @@ def rib_start(vertebrae: dict[str, Vertebra], number: int, side: int, scale: flo
 def rib_plane(trunk: Trunk, number: int, t: np.ndarray) -> np.ndarray:
     """Plane (zeta) of a rib along its bone, t from 0 to 1."""
     begin = trunk.line.z(number) - 7 * trunk.scale
-    return begin - RIB_EXTRA_DROP_MM[number - 1] * trunk.scale * t ** (1.5 if number < 11 else 0.9)
+    if number > 10:
+        return begin - RIB_EXTRA_DROP_MM[number - 1] * trunk.scale * t ** 0.9
+    lateral = np.clip(t * (RIB_END_DEG[number - 1] - 27) / BACK_DROP_DEG, 0, 1)
+    back = (7 if number == 1 else BACK_DROP_MM) * np.sin(lateral * np.pi / 2)
+    return begin - (back + RIB_EXTRA_DROP_MM[number - 1] * t ** 1.5) * trunk.scale
 
 
 def rib_line(trunk: Trunk, vertebrae: dict[str, Vertebra], number: int, side: int) -> np.ndarray:

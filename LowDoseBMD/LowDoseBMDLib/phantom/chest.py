@@ -44,7 +44,7 @@ def paint_heart(chest: Chest) -> None:
     axes = np.array([unit([0.78, -0.50, -0.38]), unit([0.5, 0.85, -0.1]), [0, 0, 1]])
     axes[1] = unit(axes[1] - axes[0] * (axes[0] @ axes[1]))
     axes[2] = np.cross(axes[0], axes[1])
-    parts = ((chest.place(25, 88, 8.4), np.array([57, 42, 38]) * s, axes),
+    parts = ((chest.place(25, 88, 8.6), np.array([57, 42, 38]) * s, axes),
              (chest.place(-8, 66, 7.8), np.array([40, 36, 36]) * s, None),
              (chest.place(4, 50, 7.3), np.array([34, 20, 24]) * s, None))
     for more, label, value, only in ((4.5, "visceral_fat", hu["visceral"], LUNGS), (0.0, "heart", hu["heart"], LOOSE)):
@@ -63,7 +63,8 @@ def paint_vessels(chest: Chest) -> None:
     t([(-24, 52, 3.2), (-18, 60, 4.6), (-20, 60, 5.6), (-22, 58, 6.8)], [8, 9, 10, 10.5], "superior_vena_cava", hu["vein"],
       "fat")
     t([(30, 50, 2.0), (10, 62, 3.0), (-20, 57, 3.6)], [7, 7.5, 8], "other_vein", hu["vein"], "fat")
-    t([(14, 82, 6.6), (14, 70, 5.9), (24, 46, 5.7), (40, 34, 6.1)], [14, 13, 11.5, 9], "pulmonary_artery", hu["heart"], "fat")
+    t([(14, 82, 6.6), (14, 70, 5.9), (24, 46, 5.7), (40, 34, 6.1)], [14, 13, 11.5, 9], "pulmonary_artery", hu["heart"],
+      "fat")
     t([(8, 62, 5.9), (-16, 50, 5.9), (-40, 36, 6.4)], [12, 11, 8.5], "pulmonary_artery", hu["heart"], "fat")
     t([(0, 72, 7.2), (-8, 74, 6.2), (-8, 70, 5.0), (2, 56, 4.1), (14, 38, 4.0), (21, 22, 4.5), (23, 20, 5.5), (22, 24, 7.5),
        (18, 28, 9.5), (11, 32, 11.5), (7, 33, 13), (5, 32, 14.5), (4, 31, 16)],
@@ -134,7 +135,8 @@ def paint_neck(chest: Chest) -> None:
         chest.tube([(side * 26, 34, -2.5), (side * 26, 36, 0), (side * 30, 34, 1.5)], [9, 11, 12], "visceral_fat",
                    hu["visceral"], only=loose)
         chest.tube([(side * 13, 40, -0.6), (side * 12, 41, 0.8)], [7, 9], "muscle", hu["muscle"] + 40)
-        chest.tube([(side * 24, 36, -2.5), (side * 22, 40, 0.5), (side * 20, 48, 2.2)], [5, 5.5, 6], "other_vein", hu["vein"])
+        chest.tube([(side * 24, 36, -2.5), (side * 22, 40, 0.5), (side * 20, 48, 2.2)], [5, 5.5, 6], "other_vein",
+                   hu["vein"])
         chest.tube([(side * 17, 34, -2.5), (side * 18, 36, 0.5)], [3.6, 4], "other_artery", hu["blood"])
         chest.tube([(side * 60, 20, 0.6), (side * 74, 4, 2.2), (side * 88, 10, 4.2)], [10, 14, 12], "visceral_fat",
                    hu["visceral"], only=loose)

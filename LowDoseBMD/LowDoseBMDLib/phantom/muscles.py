@@ -11,7 +11,7 @@ from .physique import Physique
 from .shapes import sweep
 from .spine import Vertebra
 from .trunk import Trunk, even
-from .vertebrae import _size
+from .vertebrae import arch_size
 
 FASCIA_MM = 1.6
 """Fat between muscle groups, which shows them apart."""
@@ -44,7 +44,8 @@ def erector_line(spine: tuple[Vertebra, ...], side: int, scale: float) -> tuple[
         n = v.index
         beside = np.interp(n, (-1, 2, 6, 12, 14, 17), (17, 19, 20, 25, 30, 30)) * scale
         a = np.interp(n, (-1, 2, 6, 10, 12, 14, 17), (11, 9, 8, 10, 14, 17, 17)) * scale
-        back = v.depth_mm / 2 + _size("canal_depth", v, scale) + np.interp(n, (-1, 4, 9, 12, 14), (5, 8, 8, 8, 9)) * scale
+        lamina = np.interp(n, (-1, 4, 9, 12, 14), (5, 8, 8, 8, 9)) * scale
+        back = v.depth_mm / 2 + arch_size("canal_depth", v, scale) + lamina
         points.append(v.point(side * beside, back + a * 0.35, 0))
         deep.append(a)
         wide.append(np.interp(n, (-1, 2, 6, 12, 14, 17), (15, 16, 17, 21, 25, 25)) * scale)
@@ -70,7 +71,7 @@ def _paint_quadratus(canvas: Canvas, spine: tuple[Vertebra, ...], side: int, nam
     s, points = physique.scale, []
     for v in spine:
         if v.index >= 13:
-            tip = _size("transverse_tip", v, s)
+            tip = arch_size("transverse_tip", v, s)
             points.append(v.point(side * (tip + (v.index - 11) * 4.5 * s), v.depth_mm / 2 + 10 * s, 0))
     n = len(points)
     found = sweep(canvas, np.array(points), np.linspace(4, 8, n) * s, np.linspace(9, 17, n) * s,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from .canvas import Canvas
+from .canvas import Box, Canvas
 from .labels import LABEL
 from .physique import Physique
 from .shapes import ellipsoid, smooth_line, smooth_max, sweep, unit
-from .spine import Vertebra
-from .trunk import Diaphragm, Growth, Trunk, even
+from .trunk import Diaphragm, Trunk, even
 
 FAT = (LABEL["visceral_fat"],)
 GAS_HU = -950.0
@@ -28,7 +27,7 @@ class Belly:
         centre = self.trunk.line.at(number)
         return np.array([centre[0] + x * self.s, centre[1] - forward * self.s, centre[2]])
 
-    def under_diaphragm(self, box, gap_mm: float) -> np.ndarray:
+    def under_diaphragm(self, box: Box, gap_mm: float) -> np.ndarray:
         """Signed distance of the belly: under the diaphragm and inside the wall."""
         x, y = np.broadcast_arrays(box.x[0], box.y[0])
         roof = (box.z - self.diaphragm.height(x, y)[None]) * np.float32(0.75)
@@ -51,7 +50,7 @@ def paint_diaphragm(belly: Belly) -> None:
     low, high = line.z(14), line.z(8.5)
     for box in belly.canvas.slabs(np.array([-1e5, -1e5, low]), np.array([1e5, 1e5, high])):
         x, y = np.broadcast_arrays(box.x[0], box.y[0])
-        sheet = np.abs((belly.diaphragm.height(x, y)[None] - box.z) * np.float32(0.75) - 1.2) - 1.4
+        sheet = np.abs((belly.diaphragm.height(x, y)[None] - box.z) * np.float32(0.75) - 0.9) - 1.0
         belly.canvas.paint(box, sheet, belly.hu["muscle"], LABEL["muscle"], FAT)
 
 
@@ -153,7 +152,7 @@ def paint_belly_wall(belly: Belly) -> None:
     trunk, s = belly.trunk, belly.s
     levels = np.array([10.0, 12.0, 14.0, 16.0])
     z = np.array([trunk.line.z(n) for n in levels])
-    front = trunk.section(z, Growth(*trunk.muscle.__dict__.values()))
+    front = trunk.section(z, trunk.muscle)
     y = front[1] - front[3]
     for side in (-1, 1):
         line = np.stack([front[0] + side * 68 * s, y + 14 * s, trunk.z_of(y + 14 * s, z)], axis=1)
@@ -162,7 +161,7 @@ def paint_belly_wall(belly: Belly) -> None:
             belly.canvas.paint(*found, belly.hu["visceral"], LABEL["visceral_fat"], (LABEL["muscle"],))
 
 
-def paint_belly(canvas: Canvas, trunk: Trunk, diaphragm: Diaphragm, spine: tuple[Vertebra, ...], physique: Physique,
+def paint_belly(canvas: Canvas, trunk: Trunk, diaphragm: Diaphragm, physique: Physique,
                 rng: np.random.Generator) -> None:
     """Everything under the diaphragm but vessels and muscles."""
     belly = Belly(canvas, trunk, diaphragm, physique, rng)

@@ -31,6 +31,8 @@ KERNELS = {
     "lung": Kernel("LUNG", 0.38, 0.7, 0.50, 2.3),
 }
 SHELL_HU = 350.0
+"""Skin of the table."""
+
 SLICE_SD = 0.36
 """SD of the slice profile as a fraction of the slice thickness (a rectangle has 0.29, a triangle 0.41)."""
 
@@ -62,12 +64,12 @@ def add_noise(hu: np.ndarray, spacing_mm: tuple[float, float, float], kernel: Ke
     full = np.repeat(gain ** 2, 2, axis=1)
     gain *= noise_hu * kernel.noise_factor / np.sqrt(full.mean())
     y, x = np.linspace(-1, 1, rows)[:, None], np.linspace(-1, 1, columns)[None]
-    place = (0.55 + 0.45 * np.exp(-1.2 * (x * x + y * y)) / np.exp(-0.15)).astype(np.float32)
+    place = (0.55 + 0.45 * np.exp(-1.2 * (x * x + y * y))).astype(np.float32)
     before = np.zeros((rows, columns), np.float32)
     for k in range(len(hu)):
         white = rng.standard_normal((rows, columns), dtype=np.float32)
         own = fft.irfft2(fft.rfft2(white) * gain, s=(rows, columns))
-        hu[k] += (own + 0.5 * before) * np.float32(0.894) * (place * np.float32(0.6 + 0.5 * solid[k]))
+        hu[k] += (own + 0.5 * before) * np.float32(0.894) * (place * np.float32(0.6 + 0.45 * solid[k]))
         before = own
 
 

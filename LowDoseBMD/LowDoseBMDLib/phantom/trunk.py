@@ -145,7 +145,8 @@ class Diaphragm:
         best = None
         for side, top in ((1, self.tops[0]), (-1, self.tops[1])):
             beside = x - side * 0.5 * self.half
-            square = (beside / np.where(beside * side > 0, 0.47 * self.half, 0.78 * self.half)) ** 2 + ((y - self.cy) / (0.93 * self.deep)) ** 2
+            reach = self.half * np.where(beside * side > 0, 0.47, 0.78)
+            square = (beside / reach) ** 2 + ((y - self.cy) / (0.93 * self.deep)) ** 2
             dome = rim + (top - rim) * np.clip(1 - square * square, 0, 1)
             best = dome if best is None else np.maximum(best, dome)
         return best.astype(np.float32)
@@ -164,13 +165,15 @@ def shoulders(trunk: Trunk) -> list[tuple[np.ndarray, tuple[float, float]]]:
     return parts
 
 
-def with_shoulders(trunk: Trunk, box: Box, distance: np.ndarray, more_mm: float) -> np.ndarray:
-    """A surface joined with the shoulders, grown by more_mm."""
+def shoulder_distance(trunk: Trunk, box: Box) -> np.ndarray | None:
+    """Signed distance of the shoulders' muscle, None where the slab lies below them."""
     if float(box.z.max()) < trunk.line.z(8):
-        return distance
+        return None
+    distance = np.full(box.shape, 60.0, np.float32)
     for ends, radii in shoulders(trunk):
-        r = tuple(v + more_mm for v in radii)
-        distance = smooth_min(distance, limb(box.x, box.y, box.z, ends, r, r), 14.0)
+        half = (box.x[0, 0] > 20) if ends[0, 0] > 0 else (box.x[0, 0] < -20)
+        view = distance[:, :, half]
+        distance[:, :, half] = smooth_min(view, limb(box.x[:, :, half], box.y, box.z, ends, radii, radii), 14.0)
     return distance
 
 
@@ -187,13 +190,16 @@ def paint_trunk(canvas: Canvas, trunk: Trunk, physique: Physique, sex: str) -> N
     chest = breasts(trunk, physique.fat_mm) if sex == "f" else []
     low_chest, neck = trunk.line.z(10), trunk.line.z(0.9)
     for box in canvas.slabs():
-        skin = with_shoulders(trunk, box, trunk.distance(box, trunk.skin), 0.55 * physique.fat_mm + SKIN_MM)
+        skin, muscle = trunk.distance(box, trunk.skin), trunk.distance(box, trunk.muscle)
+        shoulder = shoulder_distance(trunk, box)
+        if shoulder is not None:
+            skin = smooth_min(skin, shoulder - np.float32(0.55 * physique.fat_mm + SKIN_MM), 14.0)
+            muscle = smooth_min(muscle, shoulder, 14.0)
         if chest and float(box.z.max()) > low_chest:
             for centre, radii in chest:
                 skin = smooth_min(skin, ellipsoid(box.x, box.y, box.z, centre, radii), 34.0)
         canvas.paint(box, skin, hu["skin"], LABEL["skin"])
         canvas.paint(box, skin + np.float32(SKIN_MM), hu["fat"], LABEL["subcutaneous_fat"])
-        muscle = with_shoulders(trunk, box, trunk.distance(box, trunk.muscle), 0.0)
         canvas.paint(box, np.maximum(muscle, skin + np.float32(SKIN_MM + 1)), hu["muscle"], LABEL["muscle"])
         cavity = smooth_max(trunk.distance(box, even(-CAVITY_MM)), -trunk.behind(box), 6.0)
         cavity = np.maximum(cavity, box.z - np.float32(neck))
@@ -229,7 +235,7 @@ def mediastinum(trunk: Trunk, box: Box, spine: tuple[Vertebra, ...]) -> np.ndarr
     t = np.clip((box.y[:, :, 0] - (front[1] - front[3])) / (spine_y - (front[1] - front[3])), 0, 1.2)
     upper = np.clip((z - line.z(6)) / (line.z(2) - line.z(6)), 0, 1)
     lower = np.clip((line.z(8.5) - z) / (line.z(8.5) - line.z(10.5)), 0, 1)
-    middle = (24 + 6 * upper - 8 * lower) * s
+    middle = (24 + 6 * upper - 15 * lower) * s
     half = np.where(t < 0.3, 5 * s + (middle - 5 * s) * (t / 0.3) ** 0.7,
                     middle + (body + 3 * s - middle) * np.clip((t - 0.55) / 0.35, 0, 1))
     centre = 6 * s * np.clip(1 - t, 0, 1) * (1 - upper) + spine_x * np.clip(t, 0, 1)

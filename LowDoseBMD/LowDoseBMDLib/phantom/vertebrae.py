@@ -37,7 +37,8 @@ _BY_LEVEL = {
 """Sizes of the arch in mm (degrees) by level number (T1 is 1, L1 is 13): rounded means of adults."""
 
 
-def _size(name: str, vertebra: Vertebra, scale: float) -> float:
+def arch_size(name: str, vertebra: Vertebra, scale: float) -> float:
+    """One size of the arch of a vertebra: mm, degrees where the name says so."""
     return float(np.interp(vertebra.index, *_BY_LEVEL[name])) * (1 if name.endswith("deg") else scale)
 
 
@@ -124,9 +125,9 @@ def paint_body(canvas: Canvas, vertebra: Vertebra, physique: Physique, phase: fl
 def arch_limbs(vertebra: Vertebra, scale: float) -> list[tuple]:
     """(ends, thick, wide, normal) of pedicles, facets, laminae and processes, in the vertebra's own axes."""
     h, p = vertebra.height_mm, vertebra.depth_mm / 2
-    half, deep = _size("canal_half", vertebra, scale), _size("canal_depth", vertebra, scale)
-    pt, ph = _size("pedicle_thick", vertebra, scale) / 2, _size("pedicle_high", vertebra, scale) / 2
-    tip, facet = _size("transverse_tip", vertebra, scale), _size("facet_radius", vertebra, scale)
+    half, deep = arch_size("canal_half", vertebra, scale), arch_size("canal_depth", vertebra, scale)
+    pt, ph = arch_size("pedicle_thick", vertebra, scale) / 2, arch_size("pedicle_high", vertebra, scale) / 2
+    tip, facet = arch_size("transverse_tip", vertebra, scale), arch_size("facet_radius", vertebra, scale)
     pu, pw, lumbar = half + pt, 0.2 * h, vertebra.index >= 13
     parts: list[tuple] = []
     for s in (-1, 1):
@@ -153,8 +154,8 @@ def _transverse(vertebra: Vertebra, s: int, half: float, deep: float, tip: float
 
 
 def _spinous(vertebra: Vertebra, start: float, scale: float) -> list[tuple]:
-    length, high = _size("spinous_length", vertebra, scale), _size("spinous_high", vertebra, scale)
-    down = np.deg2rad(_size("spinous_down_deg", vertebra, scale))
+    length, high = arch_size("spinous_length", vertebra, scale), arch_size("spinous_high", vertebra, scale)
+    down = np.deg2rad(arch_size("spinous_down_deg", vertebra, scale))
     h = vertebra.height_mm
     end = (0, start + length * np.cos(down), -0.22 * h - length * np.sin(down))
     return [(((0, start, -0.22 * h), end), (2.8, 2.9), (high, high * 0.85), (1, 0, 0))]
@@ -163,8 +164,8 @@ def _spinous(vertebra: Vertebra, start: float, scale: float) -> list[tuple]:
 def paint_arch(canvas: Canvas, vertebra: Vertebra, physique: Physique) -> None:
     """Pedicles, laminae, facets, transverse and spinous processes of one vertebra."""
     scale, p = physique.scale, vertebra.depth_mm / 2
-    tip = _size("transverse_tip", vertebra, scale) + 6
-    down = 0.75 * vertebra.height_mm + _size("spinous_length", vertebra, scale) * 0.9
+    tip = arch_size("transverse_tip", vertebra, scale) + 6
+    down = 0.75 * vertebra.height_mm + arch_size("spinous_length", vertebra, scale) * 0.9
     corners = np.array([vertebra.point(u, v, w) for u in (-tip, tip) for v in (p - 12, p + 58 * scale)
                         for w in (-down, vertebra.height_mm * 0.95)])
     box = canvas.box(corners.min(axis=0), corners.max(axis=0))
@@ -199,8 +200,8 @@ def paint_discs(canvas: Canvas, spine: tuple[Vertebra, ...], physique: Physique)
 def paint_canal(canvas: Canvas, spine: tuple[Vertebra, ...], physique: Physique) -> None:
     """Epidural fat, dural sac and cord along the canal."""
     scale, hu = physique.scale, physique.hu
-    half = np.array([_size("canal_half", v, scale) for v in spine])
-    deep = np.array([_size("canal_depth", v, scale) for v in spine])
+    half = np.array([arch_size("canal_half", v, scale) for v in spine])
+    deep = np.array([arch_size("canal_depth", v, scale) for v in spine])
     line = np.array([v.point(0, v.depth_mm / 2 + d / 2 - 1, 0) for v, d in zip(spine, deep, strict=True)])
     normals = np.array([v.axes[1] for v in spine])
     for name, key, a, b in (("epidural_fat", "visceral", 0.55, 1.06), ("spinal_cord", "csf", 0.42, 0.75)):
@@ -238,7 +239,7 @@ def paint_sacrum(canvas: Canvas, spine: tuple[Vertebra, ...], physique: Physique
 def paint_screws(canvas: Canvas, spine: tuple[Vertebra, ...], scale: float, level: str = "L2") -> list[np.ndarray]:
     """Two titanium pedicle screws; gives their ends (2, 3), which streaks run from."""
     vertebra = next(v for v in spine if v.name == level)
-    half = _size("canal_half", vertebra, scale) + _size("pedicle_thick", vertebra, scale) / 2
+    half = arch_size("canal_half", vertebra, scale) + arch_size("pedicle_thick", vertebra, scale) / 2
     screws = []
     for s in (-1, 1):
         ends = np.array([vertebra.point(s * (half + 5), vertebra.depth_mm / 2 + 22, 0.2 * vertebra.height_mm),
