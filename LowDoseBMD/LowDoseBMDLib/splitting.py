@@ -69,6 +69,10 @@ SMOOTHING_MM = 1.0
 RIM_AHEAD, RIM_PART = 0.8, 0.1
 """A loose piece is a rim when this part of it lies in front of the wall and it is this small beside the body."""
 
+LEAST_AHEAD_MM = 3.0
+"""A body's centre lies at least this much in front of the canal's: 15 mm and more in adults, less where the spine
+is tilted by 60 degrees."""
+
 LEAST_BODY_MM3 = 1500.0
 """Less than this is a sliver at the end of the scan, not a body."""
 
@@ -104,12 +108,21 @@ def split_vertebrae(vertebrae: Mapping[str, Mask], geometry: Geometry) -> dict[s
     canals = [find_canal(mask, geometry, axes_from(up, back)) for mask, up in zip(masks, ups, strict=True)]
     positions = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(centres, axis=0), axis=1))])
     canals = middle_of(_believed(canals, positions), positions)
+    if len(masks) > 1 and all(canal is not None for canal in canals):
+        ups = tangents(np.array(canals))
     found: dict[str, SplitVertebra] = {}
     for name, mask, up, canal in zip(names, masks, ups, canals, strict=True):
         split = split_vertebra(mask, geometry, up, canal)
-        if split.body.volume_mm3(geometry) >= LEAST_BODY_MM3:
+        if split.body.volume_mm3(geometry) >= LEAST_BODY_MM3 and _before_canal(split, geometry):
             found[name] = split
     return found
+
+
+def _before_canal(split: SplitVertebra, geometry: Geometry) -> bool:
+    """A body lies in front of its canal; where only processes are labelled, what was cut off does not."""
+    if split.canal_lps_mm is None:
+        return True
+    return bool(split.canal_lps_mm[1] - split.body.centroid_lps_mm(geometry)[1] > LEAST_AHEAD_MM)
 
 
 def _axes_of_curve(masks: list[Mask], centres: np.ndarray, geometry: Geometry) -> np.ndarray:

@@ -107,8 +107,8 @@ def tables(names: dict[int, str]) -> tuple[np.ndarray, np.ndarray]:
     return tissue, bone
 
 
-def _skin_only(names: dict[int, str]) -> list[int]:
-    return [label for label, name in names.items() if name in ("subcutaneous_fat", "skin")]
+def _outside_trunk(names: dict[int, str]) -> list[int]:
+    return [label for label, name in names.items() if name in ("subcutaneous_fat", "skin", "couch")]
 
 
 def _closing(solid: np.ndarray, radius_mm: float, spacing_mm: float) -> np.ndarray:
@@ -120,7 +120,7 @@ def _closing(solid: np.ndarray, radius_mm: float, spacing_mm: float) -> np.ndarr
 
 def _discs(part: np.ndarray, spacing_mm: float) -> np.ndarray:
     """Gaps of up to about 12 mm between neighbouring bodies."""
-    body = part == 1
+    body = part == PARTS.index("vertebral body")
     reach = max(1, int(round(6.0 / spacing_mm)))
     structure = np.zeros((2 * reach + 1, 3, 3), bool)
     structure[:, 1, 1] = True
@@ -150,12 +150,11 @@ def make_person(name: str, labels: np.ndarray, geometry: Geometry, names: dict[i
     bone = bone_of[labels]
     masks = {part: Mask.from_array(bone == n) for n, part in enumerate(BONE_PARTS[:26]) if n and (bone == n).any()}
     split = split_vertebrae(masks, grid)
-    part, centres = np.zeros(bone.shape, np.uint8), {}
+    part, centres = np.where((bone > 0) & (bone < 26), PARTS.index("posterior elements"), 0).astype(np.uint8), {}
     for level, pieces in split.items():
-        part[pieces.posterior.box][pieces.posterior.voxels] = 2
-        part[pieces.body.box][pieces.body.voxels] = 1
+        part[pieces.body.box][pieces.body.voxels] = PARTS.index("vertebral body")
         centres[level] = tuple(float(c) for c in grid.to_kji(pieces.body.centroid_lps_mm(grid)))
-    trunk = _closing((labels > 0) & ~np.isin(labels, _skin_only(names)), CLOSING_MM, spacing_mm)
+    trunk = _closing((labels > 0) & ~np.isin(labels, _outside_trunk(names)), CLOSING_MM, spacing_mm)
     tissue = tissue_of[labels]
     tissue[_discs(part, spacing_mm) & (bone == 0) & (tissue == 0)] = TISSUES.index("disc")
     part[(tissue == TISSUES.index("disc")) & (bone == 0)] = PARTS.index("disc")

@@ -214,3 +214,10 @@ def test_wrong_specifications_are_named(wrong: dict, said: str) -> None:
 def test_scan_upside_down_is_refused() -> None:
     with pytest.raises(ValueError, match="top"):
         make_phantom(replace(LOIN, scan_top=("L3", 0.5), scan_bottom=("T12", 0.5)))
+
+
+def test_psoas_is_set_off_from_the_organs_by_fat(loin: Phantom) -> None:
+    organs = np.isin(loin.labels, [LABEL[name] for name in ("kidney_left", "kidney_right", "liver", "colon")])
+    away = ndimage.distance_transform_edt(~organs, sampling=loin.ct.geometry.spacing_kji_mm)
+    for side in ("left", "right"):
+        assert away[loin.labels == LABEL[f"psoas_{side}"]].min() >= 4.0

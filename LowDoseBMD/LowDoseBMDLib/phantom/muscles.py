@@ -16,6 +16,9 @@ from .vertebrae import arch_size
 FASCIA_MM = 1.6
 """Fat between muscle groups, which shows them apart."""
 
+RETROPERITONEAL_MM = 5.0
+"""Fat between psoas and the organs before it."""
+
 PSOAS = {
     "T12": (2.0, 8.0, -0.5, 2.5, 3.0), "L1": (5.0, 6.0, -0.1, 5.5, 7.5), "L2": (9.0, 4.0, 0.0, 10.0, 12.5),
     "L3": (15.0, 1.0, 0.0, 14.0, 16.0), "L4": (20.0, -5.0, 0.0, 17.0, 18.5), "L5": (27.0, -18.0, -0.2, 18.0, 18.5),
@@ -99,10 +102,13 @@ def paint_psoas(canvas: Canvas, spine: tuple[Vertebra, ...], physique: Physique,
     """Both psoas muscles from T12-L1 downwards, and the crura in front of T12 to L2."""
     vertebrae = {v.name: v for v in spine}
     s, hu = physique.scale, physique.hu
+    organs = tuple(LABEL[name] for name in ("kidney_left", "kidney_right", "liver", "spleen", "pancreas", "colon",
+                                            "small_bowel", "other_vein"))
     for side, name in SIDE_NAMES:
         line, across, along_y = psoas_line(vertebrae, side, s, bulk)
-        found = sweep(canvas, line, across, along_y, np.tile([1.0, 0.0, 0.0], (len(line), 1)))
+        found = sweep(canvas, line, across, along_y, np.tile([1.0, 0.0, 0.0], (len(line), 1)), margin_mm=8.0)
         if found:
+            canvas.paint(found[0], found[1] - np.float32(RETROPERITONEAL_MM), hu["visceral"], LABEL["visceral_fat"], organs)
             canvas.paint(*found, hu["muscle"], LABEL[f"psoas_{name}"])
         crus = np.array([vertebrae[level].point(side * x * s, -vertebrae[level].depth_mm / 2 - y * s, 0)
                          for level, x, y in (("T11", 17, 10), ("T12", 15, 6), ("L1", 13, 3), ("L2", 9, 2))])

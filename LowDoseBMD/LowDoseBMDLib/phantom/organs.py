@@ -96,11 +96,11 @@ def paint_kidneys(belly: Belly) -> None:
     s, rng = belly.s, belly.rng
     others = (*FAT, LABEL["liver"], LABEL["spleen"], LABEL["stomach"])
     for side, name, number in ((1, "left", 13.1), (-1, "right", 13.5)):
-        centre = belly.place(side * 58, -6, number + float(rng.uniform(-0.2, 0.2)))
+        centre = belly.place(side * 65, -8, number + float(rng.uniform(-0.2, 0.2)))
         up = unit([-side * 0.28, 0.18, 1.0])
         across = unit(np.cross([0.5 * side, 1.0, 0.0], up))
         axes = np.array([across, np.cross(up, across), up])
-        radii = np.array([26, 29, 54]) * s * float(rng.uniform(0.92, 1.06))
+        radii = np.array([26, 28, 54]) * s * float(rng.uniform(0.92, 1.06))
         belly.blob(centre, radii + 8 * s, "visceral_fat", belly.hu["visceral"], axes, others)
         belly.blob(centre, radii, f"kidney_{name}", belly.hu["kidney"], axes)
         hilum = centre + np.array([-side * 18, -8, 0]) * s

@@ -1,0 +1,89 @@
+"""A measurement as JSON and as a table: one row for the mean, each level, muscle and fat."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..files.atomic import write_whole
+
+COLUMNS: tuple[str, ...] = (
+    "region", "state", "used_in_mean", "complete", "hu_mean", "hu_sd", "hu_median", "volume_mm3", "kept_fraction",
+    "vbmd_mg_cm3", "vbmd_sd_mg_cm3", "vbmd_ci95_low_mg_cm3", "vbmd_ci95_high_mg_cm3", "category",
+    "category_provisional", "p_below_80_mg_cm3", "calibration", "calibration_unit", "erosion", "flags", "note",
+)
+"""Columns of measurement.csv. kept_fraction and p_below_80_mg_cm3 are 0..1; flags are codes; note says which levels
+or regions a row is made of, or why there is no value."""
+
+FORMULA_STARTS = ("=", "+", "-", "@")
+"""A cell that begins so is run as a formula by spreadsheet programs, also behind white space."""
+_CONTROL_STARTS = ("\t", "\r", "\n")
+
+
+def neutralise(text: str) -> str:
+    """Text that a spreadsheet will show and not run: a leading apostrophe where it needs one."""
+    dangerous = text.lstrip().startswith(FORMULA_STARTS) or text.startswith(_CONTROL_STARTS)
+    return f"'{text}" if dangerous else text
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write the content of measurement.json (see measurement.to_dict), UTF-8, whole or not at all.
+
+    Raises ValueError when it holds NaN or infinity, which JSON cannot say.
+    """
+    write_whole(path, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, record: Mapping[str, Any]) -> None:
+    """Write measurement.csv from the content of measurement.json: columns COLUMNS, UTF-8, empty where unknown."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in table_rows(record):
+        writer.writerow({key: neutralise(value) if isinstance(value, str) else value for key, value in row.items()})
+    write_whole(path, text.getvalue())
+
+
+def table_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows in reading order: mean, levels, then muscle and fat when they were found."""
+    return [_mean_row(record), *(_level_row(record, level) for level in record["levels"]),
+            *(_tissue_row(name, record[name]) for name in ("muscle", "fat") if record[name])]
+
+
+def _mean_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = record["mean_vbmd_ci95"] or (None, None)
+    calibration = record["calibration"]
+    refusals = [flag["sentence"] for flag in record["flags"] if flag["severity"] == "refused"]
+    return {
+        "region": "mean", "state": record["status"], "vbmd_mg_cm3": record["mean_vbmd_mg_cm3"],
+        "vbmd_sd_mg_cm3": record["mean_vbmd_sd_mg_cm3"], "vbmd_ci95_low_mg_cm3": low,
+        "vbmd_ci95_high_mg_cm3": high, "category": record["category"],
+        "category_provisional": record["category_provisional"], "p_below_80_mg_cm3": record["p_below_80"],
+        "calibration": f"{calibration['name']} ({calibration['status']})", "calibration_unit": calibration["unit"],
+        "erosion": record["erosion"], "flags": _codes(record, None), "note": " ".join(record["mean_of"] or refusals),
+    }
+
+
+def _level_row(record: Mapping[str, Any], level: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = level["vbmd_ci95"] or (None, None)
+    return {
+        "region": level["name"], "state": "not measured" if level["hu_mean"] is None else "measured",
+        "used_in_mean": level["used"],
+        **{key: level[key] for key in ("complete", "hu_mean", "hu_sd", "hu_median", "volume_mm3", "kept_fraction",
+                                       "vbmd_mg_cm3", "vbmd_sd_mg_cm3")},
+        "vbmd_ci95_low_mg_cm3": low, "vbmd_ci95_high_mg_cm3": high, "flags": _codes(record, level["name"]),
+        "note": level["reason"],
+    }
+
+
+def _tissue_row(name: str, tissue: Mapping[str, Any]) -> dict[str, Any]:
+    return {"region": name, "state": "measured", "note": " ".join(tissue["structures"]),
+            **{key: tissue[key] for key in ("hu_mean", "hu_sd", "hu_median", "volume_mm3")}}
+
+
+def _codes(record: Mapping[str, Any], level: str | None) -> str:
+    return " ".join(flag["code"] for flag in record["flags"] if flag["level"] == level)
