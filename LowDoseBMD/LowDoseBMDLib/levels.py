@@ -20,15 +20,22 @@ from .keypoints import Heatmaps
 CERTAIN = 0.95
 """A numbering at least this probable, on which both witnesses agree, is used without asking."""
 
-RIB_SEEN_IF_THERE, RIB_SEEN_IF_NOT = 0.85, 0.06
-"""How often the bone network shows a rib beside a body that carries one, and beside one that does not. The first
-also covers people without twelfth ribs, the second lumbar ribs (each some 5 % of adults)."""
+RIB_SEEN_IF_THERE, RIB_SEEN_IF_NOT = 0.9, 0.05
+"""How often the bone network shows a rib beside a body that carries one, and beside one that does not (lumbar ribs
+are seen in some 5 % of adults)."""
 
-RIB_BOX_MM = {"lateral": (14.0, 42.0), "posterior": (-8.0, 34.0), "height": 13.0}
-"""Where the neck of a rib lies from the centre of its body: to the side, behind, and up or down."""
+TWELFTH_RIB_SEEN = 0.6
+"""Twelfth ribs are short, thin or absent in many people, and below the scan when it ends at T12."""
 
-RIB_MIN_MM3 = 250.0
-"""Rib inside that box on one side for a rib to count as seen; a rib neck in it has about 1,000 mm3."""
+RIB_LATERAL_MM = (18.0, 60.0)
+RIB_BEHIND_MM = (-8.0, 60.0)
+RIB_SLOPE, RIB_STARTS_MM, RIB_BAND_MM = 0.7, 17.0, 12.0
+"""Where a body's own rib runs, from the body's centre: to the side, behind it, and downwards by RIB_SLOPE beyond
+RIB_STARTS_MM to the side, within RIB_BAND_MM. Read off the twelfth ribs of seven label maps: at 30, 40, 50 mm to the
+side they lie 7-14, 11-23, 18-30 mm below the centre; a rib of the body above runs 26 mm higher."""
+
+RIB_MIN_MM3 = 400.0
+"""Rib in that place on one side for it to count as seen; 40 mm of a rib have about 2,500 mm3."""
 
 HEAT_FLOOR = 0.03
 """No heatmap rules a level out completely: one witness alone must not be certain."""
@@ -110,28 +117,30 @@ def _rib_score(slots: list[int], ribs: tuple[tuple[bool, bool], ...], first: int
     score = 0.0
     for slot, sides in zip(slots, ribs, strict=True):
         name = _name(slot + first)
-        chance = RIB_SEEN_IF_THERE if name and name.startswith("T") else RIB_SEEN_IF_NOT
-        seen = any(sides)
+        seen, chance = any(sides), RIB_SEEN_IF_NOT
+        if name and name.startswith("T"):
+            chance = TWELFTH_RIB_SEEN if name == "T12" else RIB_SEEN_IF_THERE
         score += np.log(chance if seen else 1.0 - chance)
     return score
 
 
 def ribs_beside(body: Body, bones: Bones) -> tuple[bool, bool]:
-    """(right, left): does the bone network show a rib at this body's costal joints?"""
+    """(right, left): does the bone network show this body's own rib?"""
     grid = bones.geometry
-    reach = np.array([RIB_BOX_MM["height"], RIB_BOX_MM["posterior"][1], RIB_BOX_MM["lateral"][1]])
-    centre = grid.to_kji(body.centre_lps_mm)
-    spacing = np.array(grid.spacing_kji_mm)
-    low = np.maximum(np.floor(centre - reach / spacing).astype(int), 0)
-    high = np.maximum(np.ceil(centre + reach / spacing).astype(int) + 1, low)
+    down = RIB_SLOPE * (RIB_LATERAL_MM[1] - RIB_STARTS_MM) + RIB_BAND_MM
+    centre, spacing = grid.to_kji(body.centre_lps_mm), np.array(grid.spacing_kji_mm)
+    low = centre - np.array([down, -RIB_BEHIND_MM[0], RIB_LATERAL_MM[1]]) / spacing
+    high = centre + np.array([RIB_BAND_MM, RIB_BEHIND_MM[1], RIB_LATERAL_MM[1]]) / spacing
+    low = np.clip(np.floor(low).astype(int), 0, grid.shape_kji)
+    high = np.clip(np.ceil(high).astype(int) + 1, low, grid.shape_kji)
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     k, j, i = np.nonzero(bones.of("ribs")[box] > 0.5)
-    offset = (np.stack([k, j, i], axis=1) + low - centre) * spacing
-    inside = ((np.abs(offset[:, 0]) <= reach[0]) & (offset[:, 1] >= RIB_BOX_MM["posterior"][0])
-              & (offset[:, 1] <= reach[1]) & (np.abs(offset[:, 2]) >= RIB_BOX_MM["lateral"][0])
-              & (np.abs(offset[:, 2]) <= reach[2]))
-    side = offset[inside, 2]
-    volumes = (np.count_nonzero(side < 0) * grid.voxel_volume_mm3, np.count_nonzero(side > 0) * grid.voxel_volume_mm3)
+    up, behind, left = ((np.stack([k, j, i], axis=1) + low - centre) * spacing).T
+    side = np.abs(left)
+    course = up + RIB_SLOPE * np.maximum(side - RIB_STARTS_MM, 0.0)
+    own = ((np.abs(course) <= RIB_BAND_MM) & (behind >= RIB_BEHIND_MM[0]) & (behind <= RIB_BEHIND_MM[1])
+           & (side >= RIB_LATERAL_MM[0]) & (side <= RIB_LATERAL_MM[1]))
+    volumes = [np.count_nonzero(own & (np.sign(left) == sign)) * grid.voxel_volume_mm3 for sign in (-1, 1)]
     return volumes[0] >= RIB_MIN_MM3, volumes[1] >= RIB_MIN_MM3
 
 

@@ -36,13 +36,14 @@ BODY_ABOVE_HU = -300.0
 """Parts the body from the air round it, for cropping only."""
 MARGIN_MM = 8.0
 SCALE_BAR_MM = 50.0
-DOTS_PER_INCH = 180
-LONG_CUT_MM_PER_INCH = 55.0
-AXIAL_MM_PER_INCH = 95.0
-LARGEST_SIDE_INCHES = 7.0
+WIDTH_INCHES = 3.6
+"""Of every picture: two stand side by side on A4, so that type has one size in all of them."""
+HEIGHT_INCHES = 5.0
+"""At most; a taller picture is made narrower."""
+DOTS_PER_INCH = 200
 NAME_GAP_MM = 3.0
-CHARACTER_MM = 4.2
-"""Width of a letter of a level's name in millimetres of patient, on the scale of the long cuts."""
+LETTER_INCHES = 0.078
+"""Width of a letter of a level's name."""
 HISTOGRAM_RANGE_HU = (-200.0, 450.0)
 HISTOGRAM_STEP_HU = 15.0
 _LINES = {"T12": ":", "L1": "-", "L2": "--"}
@@ -67,6 +68,11 @@ class _Picture:
         """Width and height."""
         return self.hu.shape[1] * self.column_mm, self.hu.shape[0] * self.row_mm
 
+    @property
+    def mm_per_inch(self) -> float:
+        """Millimetres of patient in an inch of picture."""
+        return max(self.size_mm[0] / WIDTH_INCHES, self.size_mm[1] / HEIGHT_INCHES)
+
 
 def make_figures(ct: CTVolume, rois: Rois, measurement: Measurement) -> dict[str, bytes]:
     """PNG files by name: sagittal, coronal, and as far as there are regions axial_bone, axial_tissue, histogram.
@@ -82,8 +88,7 @@ def make_figures(ct: CTVolume, rois: Rois, measurement: Measurement) -> dict[str
     tissue_k = _tissue_slice(rois, _tissue_names(rois, measurement))
     if tissue_k is not None:
         pictures["axial_tissue"] = _axial(ct, rois, measurement, tissue_k, "muscle and fat")
-    figures = {name: _draw(picture, AXIAL_MM_PER_INCH if name.startswith("axial") else LONG_CUT_MM_PER_INCH)
-               for name, picture in pictures.items()}
+    figures = {name: _draw(picture) for name, picture in pictures.items()}
     if any(level.measured for level in measurement.levels):
         figures["histogram"] = _draw_histogram(ct, rois, measurement)
     return figures
@@ -94,9 +99,9 @@ def captions() -> dict[str, tuple[str, str]]:
     bone = f"mean of {SLAB_MM:.0f} mm, window {BONE_WINDOW_HU[0]:.0f}, level {BONE_WINDOW_HU[1]:.0f} HU"
     soft = f"window {SOFT_TISSUE_WINDOW_HU[0]:.0f}, level {SOFT_TISSUE_WINDOW_HU[1]:.0f} HU"
     return {
-        "sagittal": ("Sagittal", "Follows the centres of the vertebral bodies from right to left; "
+        "sagittal": ("Sagittal", "Through the vertebral bodies, following their centres where they were found; "
                                  f"{bone}. Dotted: vertebral body; solid: trabecular region."),
-        "coronal": ("Coronal", f"Follows the centres from front to back; {bone}. The patient's right is on the left."),
+        "coronal": ("Coronal", f"Through the vertebral bodies likewise; {bone}. The patient's right is on the left."),
         "axial_bone": ("Axial, trabecular bone", f"Through the first level of the mean, or the best found; {soft}."),
         "axial_tissue": ("Axial, reference tissues", f"Where the muscle and fat regions are largest; {soft}."),
         "histogram": ("HU in the trabecular regions", f"Share of voxels per {HISTOGRAM_STEP_HU:.0f} HU; grey lines: means "
@@ -232,8 +237,8 @@ def _body_box(ct: CTVolume, k: int) -> tuple[np.ndarray, np.ndarray]:
 def _name(measurement: Measurement, name: str) -> str:
     level = measurement.level(name)
     if level is None or not level.measured:
-        return f"{name}: not measured"
-    return name if level.used or not measurement.mean_of else f"{name}, not in mean"
+        return f"{name}\nnot measured"
+    return name if level.used or not measurement.mean_of else f"{name}\nnot in mean"
 
 
 def _colour(name: str) -> tuple[float, ...]:
@@ -242,12 +247,11 @@ def _colour(name: str) -> tuple[float, ...]:
 
 # --- drawing -----------------------------------------------------------------------------------------------
 
-def _draw(picture: _Picture, mm_per_inch: float) -> bytes:
+def _draw(picture: _Picture) -> bytes:
     from matplotlib.figure import Figure
 
     width_mm, height_mm = picture.size_mm
-    mm_per_inch = max(mm_per_inch, max(picture.size_mm) / LARGEST_SIDE_INCHES)
-    figure = Figure(figsize=(width_mm / mm_per_inch, height_mm / mm_per_inch), facecolor="black")
+    figure = Figure(figsize=(width_mm / picture.mm_per_inch, height_mm / picture.mm_per_inch), facecolor="black")
     axes = figure.add_axes((0, 0, 1, 1))
     width_hu, level_hu = picture.window_hu
     axes.imshow(picture.hu, cmap="gray", vmin=level_hu - width_hu / 2, vmax=level_hu + width_hu / 2,
@@ -281,8 +285,9 @@ def _mark(axes: Axes, picture: _Picture, text: str, colour: tuple[float, ...], r
     edges = [np.flatnonzero(region[number]) for region in picture.regions.values() if region[number].any()]
     left = min((found[0] * picture.column_mm for found in edges), default=x) - NAME_GAP_MM
     right = max(((found[-1] + 1) * picture.column_mm for found in edges), default=x) + NAME_GAP_MM
-    fits = right + CHARACTER_MM * len(text) < picture.size_mm[0]
-    axes.text(right if fits else left, y, text, color=colour, fontsize=8, fontweight="bold", va="center",
+    length_mm = LETTER_INCHES * picture.mm_per_inch * max(len(line) for line in text.splitlines())
+    fits = right + length_mm < picture.size_mm[0]
+    axes.text(right if fits else left, y, text, color=colour, fontsize=8, fontweight="bold", va="center", linespacing=1.0,
               ha="left" if fits else "right", path_effects=_halo(2.2))
 
 
@@ -295,7 +300,7 @@ def _letters(axes: Axes, picture: _Picture) -> None:
     axes.text(0.5, 0.01, bottom, ha="center", va="bottom", **style)
     width_hu, level_hu = picture.window_hu
     axes.text(0.012, 0.99, f"{picture.note}\nW {width_hu:.0f}  L {level_hu:.0f}", ha="left", va="top",
-              **style | {"fontsize": 6.5})
+              **style | {"fontsize": 7})
 
 
 def _scale_bar(axes: Axes, picture: _Picture) -> None:
@@ -303,7 +308,7 @@ def _scale_bar(axes: Axes, picture: _Picture) -> None:
     bar_mm = SCALE_BAR_MM if width_mm > 2.5 * SCALE_BAR_MM else SCALE_BAR_MM / 5
     x, y = width_mm * 0.97, height_mm * 0.97
     axes.plot([x - bar_mm, x], [y, y], color="white", linewidth=1.6, solid_capstyle="butt", path_effects=_halo(2.8))
-    axes.text(x - bar_mm / 2, y - 0.012 * height_mm, f"{bar_mm:.0f} mm", color="white", fontsize=6.5, ha="center",
+    axes.text(x - bar_mm / 2, y - 0.012 * height_mm, f"{bar_mm:.0f} mm", color="white", fontsize=7, ha="center",
               va="bottom", path_effects=_halo(1.8))
 
 
@@ -317,7 +322,7 @@ def _draw_histogram(ct: CTVolume, rois: Rois, measurement: Measurement) -> bytes
     """Share of voxels per HU in every measured level, with the means of muscle and fat."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.4, 2.2), facecolor="white", layout="constrained")
+    figure = Figure(figsize=(3.6, 2.1), facecolor="white", layout="constrained")
     axes = figure.add_subplot()
     low, high = HISTOGRAM_RANGE_HU
     bins = np.arange(low, high + HISTOGRAM_STEP_HU, HISTOGRAM_STEP_HU)

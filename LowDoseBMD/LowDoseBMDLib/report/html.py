@@ -29,7 +29,7 @@ EROSION_TITLES = {
 STATEMENTS = (
     "This is research software, not a medical device. A reader must check level names and regions before using a value.",
     "It cannot be used to rule out low bone density. Confirm an abnormal or doubtful result by QCT or DXA.",
-    "The value is a volumetric density of trabecular bone (mg/cm³, K₂HPO₄ scale). It is not a DXA T-score and must not "
+    "The value is a volumetric density of trabecular bone (mg/cm³, K2HPO4 scale). It is not a DXA T-score and must not "
     "be converted into one.",
     "It is not for monitoring: changes below the least significant change (2.77 times the precision SD, which each "
     "site must determine) mean nothing.",
