@@ -77,8 +77,8 @@ def _view(record: Mapping[str, Any], figures: Mapping[str, bytes]) -> dict[str, 
         "levels": [_level(record, level) for level in record["levels"]],
         "tissues": [_tissue(name, record[name]) for name in ("muscle", "fat") if record.get(name)],
         "figures": _figures(figures),
-        "facts": [("Acquisition", _acquisition(acquisition)), ("Calibration", _calibration(record)),
-                  ("Method", _method(record)), ("Software", _software(record))],
+        "facts": [("Acquisition", _acquisition(acquisition)), ("Method", _method(record)),
+                  ("Calibration", _calibration(record)), ("Software", _software(record))],
         "statements": STATEMENTS,
     }
 

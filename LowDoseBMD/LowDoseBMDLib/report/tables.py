@@ -21,11 +21,15 @@ or regions a row is made of, or why there is no value."""
 
 FORMULA_STARTS = ("=", "+", "-", "@")
 """A cell that begins so is run as a formula by spreadsheet programs, also behind white space."""
-_CONTROL_STARTS = ("\t", "\r", "\n")
+_CONTROL_STARTS = ("\t", "\n")
 
 
 def neutralise(text: str) -> str:
-    """Text that a spreadsheet will show and not run: a leading apostrophe where it needs one."""
+    """Text that a spreadsheet will show and not run: a leading apostrophe where it needs one.
+
+    Carriage returns become newlines: Python's csv writer leaves a bare one unquoted, which would break the row.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     dangerous = text.lstrip().startswith(FORMULA_STARTS) or text.startswith(_CONTROL_STARTS)
     return f"'{text}" if dangerous else text
 
