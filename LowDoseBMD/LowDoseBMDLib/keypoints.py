@@ -15,9 +15,9 @@ from .inference import Engine, Progress, predict, sigmoid, silent
 MAX_TILE_KJI = (128, 80, 112)
 """A whole trunk at 5 mm in one tile: the network needs to see where in the body it looks."""
 
-REACH_MM = 12.0
-"""A heatmap speaks for a vertebral body when its value is taken within this distance of the body's centre: half of
-the smallest distance between neighbouring centres at T10-L4."""
+REACH_MM = 6.0
+"""A heatmap speaks for a vertebral body when its value is taken within this distance of the body's centre: the error
+of the centres (1-4 mm on real scans) and half a voxel, a quarter of the distance between neighbours."""
 
 
 @dataclass(frozen=True, eq=False)

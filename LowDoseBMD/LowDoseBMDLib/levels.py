@@ -37,6 +37,10 @@ side they lie 7-14, 11-23, 18-30 mm below the centre; a rib of the body above ru
 RIB_MIN_MM3 = 400.0
 """Rib in that place on one side for it to count as seen; 40 mm of a rib have about 2,500 mm3."""
 
+RIBS_DOUBT = 1.0
+"""The ribs speak against a numbering when another explains them better by this much (natural logarithm): one missed
+twelfth rib does not, one rib too many or too few does."""
+
 HEAT_FLOOR = 0.03
 """No heatmap rules a level out completely: one witness alone must not be certain."""
 
@@ -149,7 +153,7 @@ def _flags(numbering: Numbering, spine: Spine, by_heat: np.ndarray, by_ribs: np.
     if not measured:
         return []
     where = spine.bodies[measured[0]].centre_lps_mm
-    agree = by_ribs[best] >= by_ribs.max() - 1e-6
+    agree = by_ribs[best] >= by_ribs.max() - RIBS_DOUBT
     if numbering.probability >= CERTAIN and agree and int(by_heat.argmax()) == best:
         return []
     other = numbering.second[measured[0]]

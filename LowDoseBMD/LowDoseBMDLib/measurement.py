@@ -141,13 +141,14 @@ def measure(ct: CTVolume, rois: Rois, calibration: Calibration) -> Measurement:
     fat = _fat(ct, rois)
     levels = tuple(_level(ct, rois, name) for name in LEVELS)
     mean_of = choose_levels(tuple(level.name for level in levels if level.measured))
-    refusals = _refusals(levels, muscle, fat)
+    refusals = (*_refusals(levels, muscle, fat), *_unknown_level(rois, mean_of))
     if not _missing_reference(refusals):
         levels = tuple(_with_vbmd(level, muscle, fat, calibration, mean_of) for level in levels)
     bare = Measurement("refused" if refusals else "measured", levels, muscle, fat, calibration,
                        category_provisional=calibration.provisional, erosion=rois.erosion)
     result = bare if refusals else _with_mean(bare, mean_of)
-    found = (*refusals, *_result_flags(result), *_voltage_flags(ct, calibration), *quality.assess(ct, rois, levels, muscle, fat))
+    found = (*refusals, *_result_flags(result), *_voltage_flags(ct, calibration),
+             *quality.assess(ct, rois, levels, muscle, fat))
     return replace(result, flags=_merge(rois.flags, found))
 
 
@@ -272,7 +273,8 @@ def _refusals(levels: tuple[LevelMeasurement, ...], muscle: TissueMeasurement | 
               fat: TissueMeasurement | None) -> tuple[Flag, ...]:
     sentences = {}
     if not any(level.measured for level in levels):
-        why = "; ".join(level.reason if level.reason.startswith(level.name) else f"{level.name}: {level.reason}" for level in levels)
+        why = "; ".join(level.reason if level.reason.startswith(level.name) else f"{level.name}: {level.reason}"
+                        for level in levels)
         sentences["no_level"] = (f"No vBMD: neither T12, L1 nor L2 can be measured ({why}). "
                                  "Use a scan that reaches below L2, or draw the trabecular regions.")
     if muscle is None:
@@ -285,6 +287,14 @@ def _refusals(levels: tuple[LevelMeasurement, ...], muscle: TissueMeasurement | 
         sentences["tissue_contrast"] = (f"No vBMD: muscle reads {muscle.hu_mean:.0f} HU and fat {fat.hu_mean:.0f} HU, "
                                         f"less than {LEAST_CONTRAST_HU:.0f} HU apart. Correct the two regions.")
     return tuple(Flag(code, Severity.REFUSED, text) for code, text in sentences.items())
+
+
+def _unknown_level(rois: Rois, mean_of: tuple[str, ...]) -> tuple[Flag, ...]:
+    """One vertebra whose name is in doubt is no measurement of T12, L1 or L2; of two, a reader can confirm the names."""
+    if len(mean_of) != 1 or not any(flag.code == "level_uncertain" for flag in rois.flags):
+        return ()
+    return (Flag("level_unknown", Severity.REFUSED, f"No vBMD: only one vertebra is whole in the scan, and that it is "
+                 f"{mean_of[0]} is not certain. Use a scan that reaches below L2, or name the region yourself."),)
 
 
 def _result_flags(result: Measurement) -> tuple[Flag, ...]:

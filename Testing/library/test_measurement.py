@@ -330,3 +330,14 @@ def _cylinder(grid: Geometry, centre_lps_mm: list[float]) -> Mask:
     away = (grid.to_lps(kji) - centre_lps_mm) / (10.0, 7.0, 4.5)
     inside = (np.hypot(away[:, 0], away[:, 1]) <= 1) & (np.abs(away[:, 2]) <= 1)
     return Mask.from_array(inside.reshape(9, 41, 41), tuple(int(n) for n in kji[0]))
+
+
+def test_a_single_level_of_doubtful_name_is_refused():
+    found = torso.rois()
+    doubt = Flag("level_uncertain", Severity.LIMITED, "Confirm the level.")
+    one = replace(torso.without(found, "trabecular_T12", "trabecular_L2"), flags=(doubt,))
+    assert measure(torso.ct(), replace(found, flags=(doubt,)), CALIBRATION).status == "measured"
+    result = measure(torso.ct(), one, CALIBRATION)
+    assert result.status == "refused" and "level_unknown" in codes(result)
+    assert result.mean_vbmd_mg_cm3 is None
+    assert measure(torso.ct(), replace(one, flags=()), CALIBRATION).status == "measured"
