@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -283,8 +282,8 @@ def test_json_of_a_refusal_holds_null_not_nan() -> None:
     assert (data["status"], data["muscle"], data["mean_vbmd_mg_cm3"]) == ("refused", None, None)
 
 
-def test_fast_enough_for_a_brush() -> None:
-    """512 x 512 x 320 voxels, regions of clinical size: the best of three stays below 0.3 s on a slow core."""
+def test_a_large_ct_with_regions_of_clinical_size_is_measured() -> None:
+    """512 x 512 x 320 voxels; every trabecular region holds 60 HU."""
     shape = (320, 512, 512)
     grid = Geometry(shape, np.diag([0.7, 0.7, 1.0, 1.0]))
     ct = CTVolume(np.zeros(shape, np.int16), grid)
@@ -296,12 +295,9 @@ def test_fast_enough_for_a_brush() -> None:
     for name, mask in masks.items():
         ct.hu[mask.box] = -100 if name.startswith("fat") else 60
     rois = Rois(grid, masks, (), tuple(LevelFinding(name, True) for name in LEVELS))
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        assert measure(ct, rois, CALIBRATION).status == "measured"
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.3
+    result = measure(ct, rois, CALIBRATION)
+    assert result.status == "measured"
+    assert all(level.hu_mean == 60 for level in result.levels)
 
 
 def test_real_chest_ct_agrees_with_a_reader(shared_data) -> None:

