@@ -38,10 +38,13 @@ CENTRE_APART_MM = 14.0
 """Centres of neighbouring bodies are further apart than this (T1-T2 about 17 mm in small adults)."""
 
 
+ACROSS_MM = 70.0
+"""Across the spine there is one body: a body cut flat by the end of a scan must not fall into a left and a right half."""
+
+
 @dataclass(frozen=True, eq=False)
 class Body:
-    """One unnamed vertebral body. number: its value in Spine.numbers. touches_end: its mask reaches the first or
-    last slice of the CT."""
+    """One unnamed vertebral body. number: its value in Spine.numbers."""
 
     number: int
     centre_lps_mm: np.ndarray
@@ -161,7 +164,7 @@ def separate(chance: np.ndarray, grid: Geometry) -> tuple[np.ndarray, tuple[Body
 def _centres(smooth_depth: np.ndarray, spacing_kji_mm: tuple[float, ...]) -> np.ndarray:
     """uint8 markers at the deepest places, at least CENTRE_APART_MM apart along the spine."""
     size = [max(3, int(2 * CENTRE_APART_MM / s / 2) | 1) for s in spacing_kji_mm]
-    size[1:] = [int(30.0 / s) | 1 for s in spacing_kji_mm[1:]]
+    size[1:] = [int(ACROSS_MM / s) | 1 for s in spacing_kji_mm[1:]]
     top = (smooth_depth == ndimage.maximum_filter(smooth_depth, size)) & (smooth_depth > CORE_MM - 1.0)
     markers, _ = ndimage.label(top, np.ones((3, 3, 3)))
     return markers.astype(np.uint8)

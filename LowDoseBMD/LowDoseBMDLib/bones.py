@@ -16,8 +16,9 @@ from .rois import Mask
 MAX_TILE_KJI = (128, 128, 128)
 """A chest at 3 mm fits one such tile; a tile this size takes about 1 GB while it runs."""
 
-MIN_PIECE_MM3 = 1500.0
-"""Smaller separate pieces of a bone class are dropped: specks in vessels, couch and bowel."""
+MIN_PIECE_MM3 = 600.0
+"""Smaller separate pieces of a bone class are dropped: specks in vessels, couch and bowel. A short twelfth rib has
+1,000 to 3,000 mm3."""
 
 AIR_HU = -1000.0
 

@@ -358,11 +358,15 @@ def _choose_centre(rng: np.random.Generator, person: Person, task: Task, anchors
 
 
 def anchors_of(person: Person, per_class: int = 4000) -> dict[int, np.ndarray]:
-    """For each bone class of the person, up to per_class voxel positions (N, 3) k, j, i to centre samples on."""
+    """For each bone class of the person, up to per_class voxel positions (N, 3) k, j, i to centre samples on.
+
+    The twelfth ribs, which name the levels and are easily missed, count as a class of their own.
+    """
     classes = bone_targets()[person.bone]
+    classes[person.bone == BONE_PARTS.index("rib_12")] = 6
     rng = np.random.default_rng(0)
     found = {}
-    for value in range(1, 6):
+    for value in range(1, 7):
         flat = np.flatnonzero(classes == value)
         if flat.size:
             chosen = rng.choice(flat, min(per_class, flat.size), replace=False)
