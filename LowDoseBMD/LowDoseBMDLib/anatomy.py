@@ -120,8 +120,3 @@ STRUCTURES: dict[str, Structure] = {s.name: s for s in (*_bones(), *_levels(), *
 """Every structure by name, in the order in which a reader meets them."""
 
 BY_LABEL: dict[int, Structure] = {s.label: s for s in STRUCTURES.values()}
-
-
-def of_group(group: str) -> tuple[Structure, ...]:
-    """Structures of one group (bone, body, trabecular, muscle, fat, vessel), in registry order."""
-    return tuple(s for s in STRUCTURES.values() if s.group == group)

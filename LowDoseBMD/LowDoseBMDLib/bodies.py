@@ -81,16 +81,19 @@ def draw_bodies(ct: CTVolume, bones: Bones, engine: Engine, progress: Progress =
     grid, starts = _tiles(path, ct.geometry, engine.bundle.spacing_mm)
     total = np.zeros((len(engine.bundle.outputs), *grid.shape_kji), np.float32)
     weight = np.full(grid.shape_kji, 1e-6, np.float32)
+    hu = resample(ct.hu, ct.geometry, grid, outside=AIR_HU)
     for done, start in enumerate(starts):
         progress("drawing the vertebral bodies", done / len(starts))
-        hu = resample(ct.hu, ct.geometry, grid.crop(start, TILE_KJI), outside=AIR_HU)
         box = tuple(slice(s, s + n) for s, n in zip(start, TILE_KJI, strict=True))
-        logits = predict(engine, hu, TILE_KJI)
+        logits = predict(engine, hu[box], TILE_KJI)
         bell = np.minimum(1.0, (1.1 - np.abs(np.linspace(-1, 1, TILE_KJI[0])))).astype(np.float32)[:, None, None]
         total[(slice(None), *box)] += softmax(logits) * bell
         weight[box] += bell
     chance = total / weight
     numbers, found = separate(chance[1], grid)
+    if not found:
+        raise Refusal("no_spine", "No whole vertebral body was found in this scan. Load a CT of the lower chest or the "
+                                  "upper abdomen, or draw the regions yourself.")
     return Spine(grid, chance[1], chance[2], numbers, found)
 
 

@@ -207,7 +207,7 @@ def calibration_from_dict(data: Any) -> Calibration:
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
         raise ValueError(f"calibration field 'schema_version' is {version!r}; this program reads {SCHEMA_VERSION}: "
-                         "write the file again with `lowdosebmd calibrate`, or update the program")
+                         "write the file again with calibration.save_calibration, or update the program")
     kind = data.get("kind")
     if not isinstance(kind, str) or kind not in _KINDS:
         raise ValueError(f"calibration field 'kind' is {kind!r}; this program knows {', '.join(_KINDS)}: "
@@ -217,7 +217,7 @@ def calibration_from_dict(data: Any) -> Calibration:
     given = {key: value for key, value in data.items() if key not in ("schema_version", "kind")}
     if missing := sorted(wanted - given.keys()):
         raise ValueError(f"calibration field {missing[0]!r} is missing; write the file again with "
-                         "`lowdosebmd calibrate` (all fields are required)")
+                         "calibration.save_calibration (all fields are required)")
     if unknown := sorted(given.keys() - wanted):
         raise ValueError(f"calibration field {unknown[0]!r} is unknown; remove it or correct its spelling")
     return model(**given)
@@ -229,7 +229,7 @@ def load_calibration(path: str | Path) -> Calibration:
     try:
         return calibration_from_dict(json.loads(path.read_text(encoding="utf-8")))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}); give a file written by `lowdosebmd calibrate`") from error
+        raise ValueError(f"{path} is not JSON ({error}); give a file written by calibration.save_calibration") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -37,9 +37,6 @@ TRUNK_BONE_HU = 150.0
 CAUTION_SLICE_MM, LIMITED_SLICE_MM = 3.0, 6.0
 SLICE_ROUNDING_MM = 0.05
 
-CALIBRATED_KVP = 120.0
-"""The literature constants hold for 120 kVp; 80 against 120 kVp changes HU by 23 % (Westerhoff 2025)."""
-
 PADDING_BELOW_HU = -1500.0
 """Below any air: scanners clip at -1024, interpolation overshoots to -1200; fillers are -2000 and lower."""
 
@@ -127,16 +124,8 @@ def spacing_flags(geometry: Geometry, acquisition: Acquisition) -> tuple[Flag, .
 
 
 def acquisition_flags(acquisition: Acquisition) -> tuple[Flag, ...]:
-    """What kVp, kernel and contrast agent in the header mean for the number; nothing for what is unknown."""
-    return (*_kvp(acquisition.kvp), *_kernel(acquisition.kernel), *_contrast(acquisition.contrast_agent))
-
-
-def _kvp(kvp: float | None) -> tuple[Flag, ...]:
-    if not kvp or abs(kvp - CALIBRATED_KVP) < 1.0:
-        return ()
-    return (Flag("kvp", Severity.CAUTION, f"The scan was made at {kvp:g} kVp; HU of bone differ from those at "
-                 f"{CALIBRATED_KVP:g} kVp, for which the default calibration holds. Use a calibration fitted at "
-                 "this voltage."),)
+    """What kernel and contrast agent in the header mean for the number; nothing for what is unknown."""
+    return (*_kernel(acquisition.kernel), *_contrast(acquisition.contrast_agent))
 
 
 def _kernel(kernel: str | None) -> tuple[Flag, ...]:

@@ -127,7 +127,9 @@ def resample(array: np.ndarray, source: Geometry, target: Geometry, outside: flo
     image = source.to_image(array)
     bins = np.floor(target.spacing_mm / source.spacing_mm + 1e-6).astype(int)
     if not nearest and bins.max() > 1:
-        image = sitk.BinShrink(image, np.clip(bins, 1, image.GetSize()).tolist())
+        bins = np.maximum(bins, 1)
+        short = (-np.array(image.GetSize())) % bins
+        image = sitk.BinShrink(sitk.ZeroFluxNeumannPad(image, [0, 0, 0], short.tolist()), bins.tolist())
     grid = sitk.Resample(
         image, target.shape_kji[::-1], sitk.Transform(),
         sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear,

@@ -42,6 +42,9 @@ LEAST_ROI_MM3 = 1000.0
 """Below 1 cm3 a level is not measured at all."""
 LEAST_TISSUE_MM3 = 500.0
 """A tissue region below 0.5 cm3 counts as not found, and the next site is tried."""
+VOLTAGE_TOLERANCE_KV = 1.0
+"""Tube voltages are nominal whole numbers; headers round them."""
+
 LEAST_CONTRAST_HU = 60.0
 """Muscle less fat is about 160 HU; below 60 the two regions cannot be what their names say."""
 
@@ -145,7 +148,8 @@ def measure(ct: CTVolume, rois: Rois, calibration: Calibration) -> Measurement:
     if not _missing_reference(refusals):
         levels = tuple(_with_vbmd(level, muscle, fat, calibration, mean_of) for level in levels)
     bare = Measurement("refused" if refusals else "measured", levels, muscle, fat, calibration,
-                       category_provisional=calibration.provisional, erosion=rois.erosion)
+                       category_provisional=calibration.provisional or _voltage_mismatch(ct, calibration),
+                       erosion=rois.erosion)
     result = bare if refusals else _with_mean(bare, mean_of)
     found = (*refusals, *_result_flags(result), *_voltage_flags(ct, calibration),
              *quality.assess(ct, rois, levels, muscle, fat))
@@ -293,7 +297,7 @@ def _unknown_level(rois: Rois, mean_of: tuple[str, ...]) -> tuple[Flag, ...]:
     """One vertebra whose name is in doubt is no measurement of T12, L1 or L2; of two, a reader can confirm the names."""
     if len(mean_of) != 1 or not any(flag.code == "level_uncertain" for flag in rois.flags):
         return ()
-    return (Flag("level_unknown", Severity.REFUSED, f"No vBMD: only one vertebra is whole in the scan, and that it is "
+    return (Flag("level_unknown", Severity.REFUSED, f"No vBMD: only one level could enter the mean, and that it is "
                  f"{mean_of[0]} is not certain. Use a scan that reaches below L2, or name the region yourself."),)
 
 
@@ -313,18 +317,27 @@ def _result_flags(result: Measurement) -> tuple[Flag, ...]:
         if low < limit < high:
             flags.append(Flag(f"grey_zone_{limit:.0f}", Severity.CAUTION, f"The 95 % interval {low:.0f} to {high:.0f} "
                               f"mg/cm3 spans the limit of {limit:.0f} mg/cm3: the class is not certain."))
-    if result.category_provisional:
+    if result.calibration.provisional:
         flags.append(Flag("uncalibrated", Severity.CAUTION, "The calibration rests on literature constants, not on "
                           "this scanner: vBMD and class are provisional until a site calibration is loaded."))
     return tuple(flags)
 
 
-def _voltage_flags(ct: CTVolume, calibration: Calibration) -> tuple[Flag, ...]:
+def _voltage_mismatch(ct: CTVolume, calibration: Calibration) -> bool:
     kvp = ct.acquisition.kvp
-    if calibration.provisional or kvp is None or abs(kvp - calibration.kvp) < 1:
+    return kvp is not None and abs(kvp - calibration.kvp) >= VOLTAGE_TOLERANCE_KV
+
+
+def _voltage_flags(ct: CTVolume, calibration: Calibration) -> tuple[Flag, ...]:
+    kvp, own = ct.acquisition.kvp, not calibration.provisional
+    if kvp is None:
+        return (Flag("kvp_unknown", Severity.CAUTION if own else Severity.INFO, "The tube voltage of the scan is not known; "
+                     f"the calibration holds for {calibration.kvp:.0f} kV."),)
+    if not _voltage_mismatch(ct, calibration):
         return ()
-    return (Flag("calibration_kvp", Severity.LIMITED, f"The CT was made at {kvp:.0f} kV, the calibration fitted at "
-                 f"{calibration.kvp:.0f} kV; bone HU depend on it. Load a calibration for {kvp:.0f} kV."),)
+    return (Flag("kvp", Severity.LIMITED if own else Severity.CAUTION, f"The scan was made at {kvp:.0f} kV, the "
+                 f"calibration holds for {calibration.kvp:.0f} kV; bone HU depend on it and the class is provisional. Load "
+                 f"a calibration fitted at {kvp:.0f} kV."),)
 
 
 def _roi_flags(level: LevelMeasurement) -> tuple[Flag, ...]:

@@ -164,17 +164,20 @@ def rois_from_masks(ct: CTVolume, masks: Mapping[str, Mask], keypoints: tuple[Ke
                     erosion: str = "physical") -> Rois:
     """Regions as a reader left them, under registry names.
 
-    A trabecular region in ``masks`` is measured as it is, even when its body looks incomplete (a flag says so); a
-    body without one is assessed and eroded as usual.
+    A trabecular region in ``masks`` is measured as it is, even when its body looks incomplete (a flag says so); an
+    empty one leaves its level out; a body without one is assessed and eroded as usual.
     """
     bodies = {name: masks[f"body_{name}"] for name in LEVELS
               if f"body_{name}" in masks and not masks[f"body_{name}"].empty}
-    drawn = {name for name in LEVELS if f"trabecular_{name}" in masks and not masks[f"trabecular_{name}"].empty}
+    named = {name for name in LEVELS if f"trabecular_{name}" in masks}
+    drawn = {name for name in named if not masks[f"trabecular_{name}"].empty}
     findings = {f.name: f for f in assess_levels(bodies, ct.geometry, ct)} if bodies else {}
-    derived, made = _trabecular(ct, bodies, tuple(f for f in findings.values() if f.name not in drawn), erosion)
+    derived, made = _trabecular(ct, bodies, tuple(f for f in findings.values() if f.name not in named), erosion)
     flags = [Flag("regions_given", Severity.INFO, "Regions and level names were taken from a segmentation file, as a "
                                                   "reader left them.")]
     levels = {f.name: f for f in made}
+    for name in sorted(named - drawn):
+        levels[name] = LevelFinding(name, False, "a reader left its region empty")
     for name in sorted(drawn):
         found = findings.get(name, LevelFinding(name, True))
         if not found.complete:

@@ -212,6 +212,8 @@ def _body_axes(body: Mask, geometry: Geometry, centre: np.ndarray, above: np.nda
 def _short_axis(footprint: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """The posterior direction by the footprint's inertia, or the given one when the footprint is too round."""
     where = np.argwhere(footprint > 0.5 * footprint.max())
+    if len(where) < 3:
+        return axes[1]
     values, vectors = np.linalg.eigh(np.cov(where.T))
     short = vectors[:, 0] * np.sign(vectors[0, 0])
     if np.sqrt(values[1] / max(values[0], 1e-9)) < ROUND_RATIO or abs(short[0]) < np.cos(np.radians(25.0)):

@@ -242,9 +242,10 @@ def _read(wall: Wall, frame: SpineFrame, site: str, least_mm: float) -> FatRegio
 def _slab(ct: CTVolume, frame: SpineFrame, extension_mm: float) -> Blocks:
     """Blocks of the whole cross-section from L2 to L1, extended; the lowest 40 mm when the scan ends above."""
     spacing = ct.geometry.spacing_kji_mm[0]
-    low = max(0.0, frame.height_of(2.0) - extension_mm)
+    low = frame.height_of(2.0) - extension_mm
+    slices, rows, columns = ct.hu.shape
+    low = max(0.0, min(low, slices * spacing - 2 * EXTENSION_MM))
     high = max(frame.height_of(1.0) + extension_mm, low + 2 * EXTENSION_MM)
-    _, rows, columns = ct.hu.shape
     return average_blocks(ct, (int(low / spacing), 0, 0), (int(high / spacing) + 1, rows, columns), BLOCK_MM)
 
 

@@ -20,6 +20,9 @@ from .splitting import SplitVertebra, split_vertebra, split_vertebrae
 __all__ = ["BodyShape", "SplitVertebra", "assess_levels", "describe_body", "split_vertebra", "split_vertebrae",
            "trabecular_mask"]
 
+FRAGMENT_MM3 = 1500.0
+"""Less than this is a crumb of a brush or a stump, not a body whose shape can be judged (T1 has about 5 cm3)."""
+
 EROSION_MM = 5.5
 """Default distance of the trabecular core from the body's surface: agrees within 3 HU with a reader's mid-body ROI
 at T12-L2 of the development scan; 4.5 mm still holds sclerotic endplate."""
@@ -146,14 +149,16 @@ def assess_levels(bodies: Mapping[str, Mask], geometry: Geometry, ct: CTVolume,
     bodies: by vertebra name, neighbours included, on ``geometry`` (the CT's grid). posterior: posterior elements
     by name, where known; they make the axes better. ``reason`` is a plain sentence when a body is not complete.
     """
-    names = [name for name in SPINE if name in bodies and not bodies[name].empty]
+    found = [name for name in SPINE if name in bodies and not bodies[name].empty]
+    names = [name for name in found if bodies[name].volume_mm3(geometry) >= FRAGMENT_MM3]
     centres = {name: bodies[name].centroid_lps_mm(geometry) for name in names}
     shapes = {}
     for name, above, below in zip(names, [None, *names[:-1]], [*names[1:], None], strict=True):
         shapes[name] = describe_body(bodies[name], geometry, centres.get(above), centres.get(below),
                                      (posterior or {}).get(name))
     ends = _scan_ends(ct)
-    findings = []
+    findings = [LevelFinding(name, False, f"{name} is only a fragment.") for name in found
+                if name in levels and name not in names]
     for name in names:
         if name in levels:
             reason = _fault(name, bodies, shapes, geometry, ct, ends)

@@ -145,6 +145,8 @@ def make_person(name: str, labels: np.ndarray, geometry: Geometry, names: dict[i
     pad = int(np.ceil(PAD_MM / spacing_mm))
     k, j, i = grid.shape_kji
     grid = grid.crop((0, -pad, -pad), (k, j + 2 * pad, i + 2 * pad))
+    if labels.max() > 255:
+        raise ValueError(f"{name}: label {labels.max()} is above 255; map its labels to 1..255 first")
     labels = resample(labels.astype(np.uint8), geometry, grid, outside=0, nearest=True)
     tissue_of, bone_of = tables(names)
     bone = bone_of[labels]

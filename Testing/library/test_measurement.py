@@ -241,10 +241,18 @@ def test_class_is_provisional_until_a_site_calibration() -> None:
     assert "uncalibrated" in codes(literature) - codes(site)
 
 
-@pytest.mark.parametrize(("kvp", "found"), [(100.0, True), (120.0, False), (None, False)])
-def test_a_site_calibration_holds_for_its_own_voltage(kvp: float | None, found: bool) -> None:
-    ct = replace(torso.ct(), acquisition=Acquisition(kvp=kvp))
-    assert ("calibration_kvp" in codes(measure(ct, torso.rois(), SITE))) == found
+@pytest.mark.parametrize(("kvp", "code", "provisional"), [(100.0, "kvp", True), (120.0, None, False),
+                                                          (None, "kvp_unknown", False)])
+def test_a_site_calibration_holds_for_its_own_voltage(kvp: float | None, code: str | None, provisional: bool) -> None:
+    result = measure(replace(torso.ct(), acquisition=Acquisition(kvp=kvp)), torso.rois(), SITE)
+    assert codes(result) & {"kvp", "kvp_unknown"} == ({code} if code else set())
+    assert result.category_provisional == provisional
+
+
+def test_a_calibration_fitted_at_another_voltage_is_the_right_one_there() -> None:
+    ct = replace(torso.ct(), acquisition=Acquisition(kvp=100.0))
+    assert "kvp" in codes(measure(ct, torso.rois(), CALIBRATION))
+    assert "kvp" not in codes(measure(ct, torso.rois(), replace(SITE, kvp=100.0)))
 
 
 def test_flags_of_earlier_stages_stay_and_are_not_doubled() -> None:

@@ -225,3 +225,17 @@ def test_abdomen_with_short_ribs_has_right_levels_or_asks(shared_data, reader, t
             true = reader["crlm1006"][name]["centre_lps_mm"]
             assert np.linalg.norm(np.subtract(level["centre_lps_mm"], true)) <= 10.0
     assert {"thick_slices", "contrast"} <= codes
+
+
+def test_a_region_left_empty_by_the_reader_stays_out_of_the_mean(measured, a_phantom):
+    from LowDoseBMDLib.calibration import TwoPointCalibration
+    from LowDoseBMDLib.files.segmentation import load_segmentation
+    from LowDoseBMDLib.measurement import measure
+    from LowDoseBMDLib.pipeline import rois_from_masks
+    from LowDoseBMDLib.rois import Mask
+
+    masks = load_segmentation(measured / "segmentation.seg.nrrd", a_phantom.ct.geometry).masks
+    masks["trabecular_L2"] = Mask.from_array(np.zeros((1, 1, 1), bool))
+    result = measure(a_phantom.ct, rois_from_masks(a_phantom.ct, masks), TwoPointCalibration())
+    assert result.mean_of == ("T12", "L1")
+    assert "left its region empty" in result.levels[2].reason
