@@ -65,6 +65,10 @@ class Spine:
     numbers: np.ndarray
     bodies: tuple[Body, ...]
 
+    def vertebrae(self, geometry: Geometry) -> Mask:
+        """All vertebrae, bodies and posterior elements, drawn on a CT's grid: finer than the bone network's."""
+        return draw_mask(self.body + self.posterior, self.geometry, geometry)
+
     def mask(self, body: Body, geometry: Geometry) -> Mask:
         """One body drawn on a CT's grid."""
         own = ndimage.binary_dilation(self.numbers == body.number, iterations=1)

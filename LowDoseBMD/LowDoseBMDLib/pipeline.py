@@ -93,7 +93,7 @@ def propose_rois(ct: CTVolume, models: Models, erosion: str = "physical", watch:
         numbering = name_levels(spine, find_keypoints(ct, models.keypoints, progress), bones)
     with watch.stage("drawing regions"):
         bodies = _named_bodies(spine, numbering, ct)
-        bone_masks = bones.masks(ct.geometry)
+        bone_masks = {**bones.masks(ct.geometry), "vertebrae": spine.vertebrae(ct.geometry)}
     keypoints = tuple(
         Keypoint(name, tuple(float(c) for c in body.centre_lps_mm), numbering.probability)
         for name, body in zip(numbering.names, spine.bodies, strict=True) if name in LEVELS)

@@ -11,7 +11,7 @@ from LowDoseBMDLib.bundle import GRAPH, WEIGHTS, Bundle, load_bundle, save_metad
 from LowDoseBMDLib.inference import open_engine
 
 from .synthesis import TASKS
-from .training import OUTPUTS, Recipe, build
+from .training import OUTPUTS, Recipe, arguments, build
 
 EQUAL_LOGITS = 2e-2
 """Largest difference of logits between the engines that counts as the same network: far below what moves a
@@ -36,7 +36,7 @@ def export_bundle(recipe: Recipe, weights: dict[str, torch.Tensor], folder: Path
     keypoints = recipe.task == "keypoints"
     bundle = Bundle(
         recipe.task, version, "attention_unet" if keypoints else "res_unet",
-        {"in_channels": 1, "out_channels": len(OUTPUTS[recipe.task]), "res_units": recipe.res_units},
+        arguments(recipe),
         TASKS[recipe.task].spacing_mm, (-1000.0, 1500.0), 500.0, OUTPUTS[recipe.task], training, scores, limits,
         folder=folder)
     save_metadata(bundle)

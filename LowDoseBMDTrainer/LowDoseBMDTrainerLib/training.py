@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,6 +69,13 @@ class Synthetic(torch.utils.data.IterableDataset):
                 yield image.half(), target.half() if target.is_floating_point() else target
 
 
+def arguments(recipe: Recipe) -> dict[str, Any]:
+    """Every argument of the network's builder, so that a bundle does not depend on defaults."""
+    own = {"features": 8} if recipe.task == "keypoints" else {}
+    return {"in_channels": 1, "out_channels": len(OUTPUTS[recipe.task]), "channels": (16, 32, 64, 128, 256),
+            "res_units": recipe.res_units, **own}
+
+
 def build(recipe: Recipe) -> torch.nn.Module:
     """The network of a recipe, freshly initialised from its seed."""
     from LowDoseBMDLib.networks.attention_unet import build_attention_unet
@@ -75,7 +83,7 @@ def build(recipe: Recipe) -> torch.nn.Module:
 
     torch.manual_seed(recipe.seed)
     make = build_attention_unet if recipe.task == "keypoints" else build_res_unet
-    return make(1, len(OUTPUTS[recipe.task]), res_units=recipe.res_units)
+    return make(**arguments(recipe))
 
 
 def keypoint_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
