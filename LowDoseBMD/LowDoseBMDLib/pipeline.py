@@ -152,7 +152,8 @@ def _trabecular(ct: CTVolume, bodies: Mapping[str, Mask], findings: tuple[LevelF
     masks, updated = {}, []
     for finding in findings:
         if finding.complete:
-            mask, distance_mm = trabecular_mask(bodies[finding.name], ct.geometry, erosion)
+            posterior = np.array(finding.axes_lps[1]) if finding.axes_lps else None
+            mask, distance_mm = trabecular_mask(bodies[finding.name], ct.geometry, erosion, posterior=posterior)
             finding = replace(finding, erosion_mm=distance_mm)
             if not mask.empty:
                 masks[f"trabecular_{finding.name}"] = mask

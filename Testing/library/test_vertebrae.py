@@ -343,3 +343,17 @@ def test_bodies_agree_with_another_models_bodies_at_3_mm(shared_data):
         assert dice(split[level].body, truth, ct.geometry) > 0.94
     findings = assess_levels({n: s.body for n, s in split.items()}, ct.geometry, ct)
     assert {f.name: f.complete for f in findings} == {"T12": False, "L1": True, "L2": True}
+
+
+def test_the_core_stays_ahead_of_the_back():
+    """A box 40 x 30 x 30 mm at 1 mm: 5.5 mm from the front and sides, 7 mm from the back along its own direction."""
+    geometry = Geometry((40, 50, 60), np.eye(4))
+    array = np.zeros(geometry.shape_kji, bool)
+    array[5:35, 10:40, 10:50] = True
+    body = Mask.from_array(array)
+    plain, _ = trabecular_mask(body, geometry)
+    ahead, used = trabecular_mask(body, geometry, posterior=np.array([0.0, 1.0, 0.0]))
+    assert used == 5.5
+    rows = np.flatnonzero(ahead.full(geometry).any(axis=(0, 2)))
+    assert (rows[0], rows[-1]) == (np.flatnonzero(plain.full(geometry).any(axis=(0, 2)))[0], 31)
+    assert ahead.voxels.shape[0] == plain.voxels.shape[0] and ahead.voxels.shape[2] == plain.voxels.shape[2]
