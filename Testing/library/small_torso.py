@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from LowDoseBMDLib.ctvolume import CTVolume
+from LowDoseBMDLib.ctvolume import Acquisition, CTVolume
 from LowDoseBMDLib.geometry import Geometry
 from LowDoseBMDLib.rois import Keypoint, LevelFinding, Mask, Rois
 
@@ -59,7 +59,7 @@ def hu(**changes: float) -> np.ndarray:
 
 
 def ct(**changes: float) -> CTVolume:
-    return CTVolume(hu(**changes), geometry())
+    return CTVolume(hu(**changes), geometry(), Acquisition(kvp=120.0))
 
 
 def without(found: Rois, *names: str) -> Rois:

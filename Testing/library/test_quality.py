@@ -41,7 +41,7 @@ def test_a_clean_ct_has_no_flag() -> None:
 def test_a_clean_noisy_ct_has_no_flag() -> None:
     """Noise of 60 HU, as in a thin low-dose slice, is no fault of the regions."""
     noise = np.random.default_rng(5).normal(0, 60, torso.SHAPE_KJI).astype(np.float32)
-    assert flags(CTVolume(torso.hu() + noise, torso.geometry()), torso.rois()) == {}
+    assert flags(replace(torso.ct(), hu=torso.hu() + noise), torso.rois()) == {}
 
 
 @pytest.mark.parametrize(("aorta", "code", "severity"), [

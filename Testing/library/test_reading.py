@@ -523,3 +523,12 @@ def test_labels_of_a_real_ct_lie_on_its_bones(shared_data: Path) -> None:
     bodies = read_labels(shared_data / "ts_example" / "vertebral_bodies.nii.gz", ct.geometry)
     assert bodies.shape == ct.hu.shape
     assert np.median(ct.hu[bodies > 0]) > np.median(ct.hu[(bodies == 0) & (ct.hu > -300)]) + 50
+
+
+def test_a_folder_with_two_studies_is_not_guessed_at(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", 1)
+    uid = write_series(tmp_path / "b", 2, StudyInstanceUID="1.2.4")
+    with pytest.raises(Refusal, match="2 different studies") as refusal:
+        read_ct(tmp_path)
+    assert refusal.value.code == "several_studies"
+    assert read_ct(tmp_path, series=uid).acquisition.study_uid == "1.2.4"

@@ -205,7 +205,7 @@ def choose_series(candidates: list[Series], wanted: str | None = None) -> tuple[
     the body covered, original before made on a workstation, without contrast agent, smooth kernel, slices of
     3 mm or less, spacing closest to the published method's.
 
-    Raises Refusal: ``no_image``, ``no_series``, ``not_ct``, ``no_axial_ct``.
+    Raises Refusal: ``no_image``, ``no_series``, ``not_ct``, ``no_axial_ct``, ``several_studies``.
     """
     if not candidates:
         raise Refusal("no_image", "No DICOM image was found in the folder or below it. Choose the folder that "
@@ -218,6 +218,7 @@ def choose_series(candidates: list[Series], wanted: str | None = None) -> tuple[
     axial = [s for s in scans if s.axial]
     if not axial:
         _refuse_not_axial(scans)
+    _refuse_several_studies(axial)
     longest_mm = max(s.length_mm for s in axial)
     best, *others = sorted(axial, key=lambda s: _preference(s, longest_mm))
     for other in candidates:
@@ -225,6 +226,15 @@ def choose_series(candidates: list[Series], wanted: str | None = None) -> tuple[
     if wanted is not None:
         return best, f"Took {best.title} because it was asked for."
     return best, _sentence(best, others) if others else None
+
+
+def _refuse_several_studies(axial: list[Series]) -> None:
+    """A folder with several studies may hold several people: which one is meant is not ours to guess."""
+    studies = {str(s.planes[0].header.get("StudyInstanceUID") or "") for s in axial}
+    if len(studies) > 1:
+        raise Refusal("several_studies", f"The folder holds CT series of {len(studies)} different studies, perhaps of "
+                      "different people. Measure the folder of one study, or name the series by its "
+                      "SeriesInstanceUID with --series.")
 
 
 def _named(candidates: list[Series], wanted: str) -> list[Series]:
