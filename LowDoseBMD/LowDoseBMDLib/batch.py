@@ -11,6 +11,7 @@ from typing import Any
 
 from .files.atomic import write_whole
 from .files.volumes import kind_of
+from .pipeline import Models, open_models
 from .report.tables import neutralise
 from .study import Settings, measure_study
 
@@ -23,8 +24,8 @@ COLUMNS: tuple[str, ...] = ("study", "path", "status", "mean_vbmd_mg_cm3", "ci95
 def find_studies(source: Path) -> list[Path]:
     """Studies named by a CSV (column ``path``, relative to the CSV) or found under a folder.
 
-    In a folder tree a study is a volume file (NIfTI, NRRD, MetaImage) or a folder that directly holds other files,
-    taken as DICOM. Raises ValueError when nothing is found or the CSV has no such column.
+    In a folder tree a study is a volume file (NIfTI, NRRD, MetaImage) or a folder that directly holds DICOM files, with
+    what lies below it. Raises ValueError when nothing is found or the CSV has no such column.
     """
     if source.is_file() and source.suffix.lower() == ".csv":
         with source.open(newline="", encoding="utf-8-sig") as file:
@@ -43,11 +44,20 @@ def find_studies(source: Path) -> list[Path]:
 
 def _in_folder(folder: Path) -> list[Path]:
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    volumes = [path for path in files if kind_of(path)]
-    found = volumes + ([folder] if any(path.suffix.lower() in ("", ".dcm", ".ima") for path in files) else [])
+    found = [path for path in files if kind_of(path)]
+    if any(_is_dicom(path) for path in files):
+        return [*found, folder]
     for below in sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()):
         found += _in_folder(below)
     return found
+
+
+def _is_dicom(path: Path) -> bool:
+    """A DICOM file by its preamble; a DICOMDIR is an index, not an image."""
+    if path.name.upper() == "DICOMDIR":
+        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def study_name(path: Path) -> str:
@@ -62,20 +72,22 @@ def run_studies(source: Path, out: Path, settings: Settings,
     report is called with each study's row as it ends. Returns all rows; status is measured, refused or failed.
     """
     rows = []
+    studies = find_studies(source)
     out.mkdir(parents=True, exist_ok=True)
-    for path in find_studies(source):
-        rows.append(_one(path, out, settings))
+    models = open_models(settings.models, settings.engine, settings.device)
+    for path in studies:
+        rows.append(_one(path, out, settings, models))
         _write_summary(out / "summary.csv", rows)
         report(rows[-1])
     return rows
 
 
-def _one(path: Path, out: Path, settings: Settings) -> dict[str, Any]:
+def _one(path: Path, out: Path, settings: Settings, models: Models) -> dict[str, Any]:
     name = study_name(path)
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row |= {"study": name, "path": str(path)}
     try:
-        record = measure_study(path, out / name, settings)
+        record = measure_study(path, out / name, settings, models=models)
     except Exception as error:  # any fault of one study must not end the batch; it is logged and reported
         log.exception("study %s failed", name)
         return row | {"status": "failed", "reason": f"{type(error).__name__}: {error}"}

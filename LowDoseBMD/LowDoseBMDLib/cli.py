@@ -191,7 +191,8 @@ def summary(record: dict[str, Any]) -> str:
             lines.append(f"  {level['name']:<4} {level['vbmd_mg_cm3']:6.1f} mg/cm3  {level['hu_mean']:6.1f} HU  "
                          f"{level['volume_mm3'] / 1000:5.1f} cm3")
         else:
-            lines.append(f"  {level['name']:<4} not measured: {level['reason']}")
+            hu = f"; {level['hu_mean']:.1f} HU" if level["hu_mean"] is not None else ""
+            lines.append(f"  {level['name']:<4} not measured: {level['reason'] or 'no vBMD without muscle and fat'}{hu}")
     for name in ("muscle", "fat"):
         if record[name]:
             lines.append(f"  {name:<6} {record[name]['hu_mean']:6.1f} HU  {record[name]['volume_mm3'] / 1000:5.1f} cm3")

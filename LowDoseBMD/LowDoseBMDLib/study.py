@@ -25,6 +25,12 @@ DISCLAIMER = ("Research software, not a medical device. It cannot be used to rul
               "QCT or DXA.")
 
 
+RESULTS: tuple[str, ...] = ("measurement.json", "measurement.csv", "report.html", "segmentation.seg.nrrd",
+                            "keypoints.mrk.json", "sagittal.png", "coronal.png", "axial_bone.png", "axial_tissue.png",
+                            "histogram.png")
+"""What a study may have left in its folder: removed when it is refused, so that no older number stands beside it."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How a study is measured. calibration None: the default two-point line, uncalibrated.
@@ -130,6 +136,8 @@ def _write_refused(out: Path, refusal: Refusal, acquisition: Acquisition, settin
     bare = Measurement("refused", (), None, None, settings.calibration or TwoPointCalibration(),
                        flags=(refusal.flag,), erosion=settings.erosion)
     figures = {}
+    for name in RESULTS:
+        (out / name).unlink(missing_ok=True)
     if ct is not None:
         from .report.figures import make_figures
 

@@ -236,3 +236,24 @@ def test_a_region_left_empty_by_the_reader_stays_out_of_the_mean(measured, a_pha
     result = measure(a_phantom.ct, rois_from_masks(a_phantom.ct, masks), TwoPointCalibration())
     assert result.mean_of == ("T12", "L1")
     assert "left its region empty" in result.levels[2].reason
+
+
+def test_a_refusal_leaves_no_older_number_beside_it(measured, phantom_files, tmp_path):
+    import shutil
+
+    out = shutil.copytree(measured, tmp_path / "out")
+    assert main(["measure", str(tmp_path / "nothing.nii.gz"), "-o", str(out)]) == 1
+    assert {path.name for path in out.iterdir()} == {"measurement.json", "measurement.csv", "report.html"}
+
+
+def test_studies_of_a_folder_tree(tmp_path):
+    from LowDoseBMDLib.batch import find_studies
+
+    dicom = b"\0" * 128 + b"DICM"
+    for name, content in (("disc/DICOMDIR", dicom), ("disc/README", b"hello"), ("disc/a/one", dicom),
+                          ("disc/b/series/two.dcm", dicom), ("volumes/ct.nii.gz", b""), ("notes/a.txt", b"x")):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    found = [str(path.relative_to(tmp_path)) for path in find_studies(tmp_path)]
+    assert sorted(found) == ["disc/a", "disc/b/series", "volumes/ct.nii.gz"]
