@@ -171,7 +171,7 @@ def assess_levels(bodies: Mapping[str, Mask], geometry: Geometry, ct: CTVolume,
     names = [name for name in found if bodies[name].volume_mm3(geometry) >= FRAGMENT_MM3]
     centres = {name: bodies[name].centroid_lps_mm(geometry) for name in names}
     shapes = {}
-    for name, above, below in zip(names, [None, *names[:-1]], [*names[1:], None], strict=True):
+    for name, above, below in zip(names, [None, *names], [*names[1:], None], strict=False):
         shapes[name] = describe_body(bodies[name], geometry, centres.get(above), centres.get(below),
                                      (posterior or {}).get(name))
     ends = _scan_ends(ct)

@@ -357,3 +357,13 @@ def test_the_core_stays_ahead_of_the_back():
     rows = np.flatnonzero(ahead.full(geometry).any(axis=(0, 2)))
     assert (rows[0], rows[-1]) == (np.flatnonzero(plain.full(geometry).any(axis=(0, 2)))[0], 31)
     assert ahead.voxels.shape[0] == plain.voxels.shape[0] and ahead.voxels.shape[2] == plain.voxels.shape[2]
+
+
+def test_fragments_alone_are_no_levels():
+    geometry = Geometry((40, 50, 60), np.eye(4))
+    array = np.zeros(geometry.shape_kji, bool)
+    array[10:14, 10:20, 10:20] = True
+    ct = CTVolume(np.zeros(geometry.shape_kji, np.int16), geometry)
+    (finding,) = assess_levels({"L1": Mask.from_array(array)}, geometry, ct)
+    assert not finding.complete and "fragment" in finding.reason
+    assert assess_levels({}, geometry, ct) == ()
