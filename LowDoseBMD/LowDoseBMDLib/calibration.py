@@ -236,8 +236,6 @@ def load_calibration(path: str | Path) -> Calibration:
 
 def save_calibration(calibration: Calibration, path: str | Path) -> None:
     """Write a calibration file (JSON); it appears whole or not at all."""
-    path = Path(path)
-    text = json.dumps(calibration_to_dict(calibration), indent=2, allow_nan=False) + "\n"
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    from .files.atomic import write_whole
+
+    write_whole(Path(path), json.dumps(calibration_to_dict(calibration), indent=2, allow_nan=False) + "\n")

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from . import quality
 from .anatomy import LEVELS, SIDES
-from .calibration import Z95, Calibration, calibration_to_dict
-from .ctvolume import Acquisition, CTVolume
+from .calibration import Z95, Calibration
+from .ctvolume import CTVolume
 from .flags import Flag, Severity
 from .rois import Rois
 from .roistats import RoiStats, clip, read_region
@@ -26,9 +25,6 @@ OSTEOPOROSIS_BELOW_MG_CM3 = 80.0
 NORMAL_ABOVE_MG_CM3 = 120.0
 """vBMD limits, K2HPO4 scale: < 80 osteoporosis, 80..120 low, > 120 normal (Chinese QCT consensus 2018/2020,
 ACR). The paper uses < 80."""
-
-SCHEMA_VERSION = 1
-"""Of measurement.json; raised when a field changes its meaning or goes, not when one is added."""
 
 NORMAL = "normal"
 LOW_BONE_MASS = "low_bone_mass"
@@ -357,72 +353,3 @@ def _merge(first: tuple[Flag, ...], then: tuple[Flag, ...]) -> tuple[Flag, ...]:
     """All flags in order; what was found now replaces an earlier flag of the same code and level."""
     fresh = {(flag.code, flag.level) for flag in then}
     return (*(flag for flag in first if (flag.code, flag.level) not in fresh), *then)
-
-
-def to_dict(measurement: Measurement, acquisition: Acquisition, software: Mapping[str, Any],
-            seconds: float | Mapping[str, float]) -> dict[str, Any]:
-    """The content of measurement.json, schema version 1; null where a value is not known or not measured.
-
-    Fields: schema_version; status (measured, refused); levels[]: name, complete, used, hu_mean, hu_sd,
-    hu_median, hu_se, volume_mm3, kept_fraction (0..1), vbmd_mg_cm3, vbmd_sd_mg_cm3, vbmd_ci95 [low, high],
-    centre_lps_mm [x, y, z], confidence (0..1), reason (why not measured, or empty); muscle and fat:
-    structures[], hu_mean, hu_sd, hu_median, hu_se, volume_mm3, side_hu {structure: HU};
-    mean_vbmd_mg_cm3, mean_vbmd_sd_mg_cm3, mean_vbmd_ci95, mean_of[]; category (normal, low_bone_mass,
-    osteoporosis_range), category_provisional, p_below_80, limits_mg_cm3 [80, 120]; calibration: as in a
-    calibration file; erosion (physical, paper, voxels, edited); flags[]: code, severity (info, caution,
-    limited, refused), sentence, level, position_lps_mm; acquisition: the fields of Acquisition; software: as
-    given (versions, model hashes); seconds: as given. HU, mm, mm3 and mg/cm3 are rounded to 0.1, fractions
-    and probabilities to 0.001.
-    """
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "status": measurement.status,
-        "levels": [_level_dict(level) for level in measurement.levels],
-        "muscle": _tissue_dict(measurement.muscle),
-        "fat": _tissue_dict(measurement.fat),
-        "mean_vbmd_mg_cm3": _rounded(measurement.mean_vbmd_mg_cm3),
-        "mean_vbmd_sd_mg_cm3": _rounded(measurement.mean_vbmd_sd_mg_cm3),
-        "mean_vbmd_ci95": _rounded(measurement.mean_vbmd_ci95),
-        "mean_of": list(measurement.mean_of),
-        "category": measurement.category,
-        "category_provisional": measurement.category_provisional,
-        "p_below_80": _rounded(measurement.p_below_80, 3),
-        "limits_mg_cm3": [OSTEOPOROSIS_BELOW_MG_CM3, NORMAL_ABOVE_MG_CM3],
-        "calibration": calibration_to_dict(measurement.calibration),
-        "erosion": measurement.erosion,
-        "flags": [_flag_dict(flag) for flag in measurement.flags],
-        "acquisition": _rounded(asdict(acquisition), 6),
-        "software": _rounded(dict(software), 6),
-        "seconds": _rounded(seconds, 3),
-    }
-
-
-def _level_dict(level: LevelMeasurement) -> dict[str, Any]:
-    data = asdict(level)
-    del data["hu_block_sd"]
-    fine = {name: _rounded(data[name], 3) for name in ("kept_fraction", "confidence")}
-    return {**_rounded(data), **fine}
-
-
-def _tissue_dict(tissue: TissueMeasurement | None) -> dict[str, Any] | None:
-    if tissue is None:
-        return None
-    data = asdict(tissue)
-    del data["hu_block_sd"]
-    return _rounded(data)
-
-
-def _flag_dict(flag: Flag) -> dict[str, Any]:
-    return {"code": flag.code, "severity": flag.severity.value, "sentence": flag.sentence, "level": flag.level,
-            "position_lps_mm": _rounded(flag.position_lps_mm)}
-
-
-def _rounded(value: Any, digits: int = 1) -> Any:
-    """Plain JSON data: floats rounded, NaN and infinity as None, numpy scalars and tuples converted."""
-    if isinstance(value, Mapping):
-        return {key: _rounded(entry, digits) for key, entry in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_rounded(entry, digits) for entry in value]
-    if isinstance(value, (float, np.floating)):
-        return round(float(value), digits) if math.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value

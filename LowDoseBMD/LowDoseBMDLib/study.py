@@ -17,8 +17,9 @@ from .files.read import read_ct, read_labels
 from .files.segmentation import load_segmentation, write_segmentation
 from .flags import Flag, Refusal, Severity
 from .inference import Progress, silent
-from .measurement import Measurement, measure, to_dict
+from .measurement import Measurement, measure
 from .pipeline import Models, Stopwatch, open_models, propose_rois, rois_from_labels, rois_from_masks
+from .record import to_dict
 from .rois import Rois
 
 DISCLAIMER = ("Research software, not a medical device. It cannot be used to rule out low bone density; confirm by "

@@ -131,7 +131,7 @@ def run_synthesize(options: argparse.Namespace) -> int:
     """Write samples as pairs of NIfTI files."""
     import SimpleITK as sitk
 
-    from .synthesis import TASKS, anchors_of, draw_sample
+    from .synthesis import SCALE_HU, TASKS, anchors_of, draw_sample
 
     people = _people(options.people)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def run_synthesize(options: argparse.Namespace) -> int:
     for n in range(options.count):
         person = people[n % len(people)]
         image, target = draw_sample(rng, person, task, anchors_of(person))
-        pair = {"ct": (image[0] * 500).short().numpy(),
+        pair = {"ct": (image[0] * SCALE_HU).short().numpy(),
                 "target": target.numpy() if target.ndim == 3 else np.nan_to_num(target.numpy()).max(0)}
         for kind, array in pair.items():
             picture = sitk.GetImageFromArray(array)

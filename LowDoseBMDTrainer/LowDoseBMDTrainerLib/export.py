@@ -10,7 +10,7 @@ import torch
 from LowDoseBMDLib.bundle import GRAPH, WEIGHTS, Bundle, load_bundle, save_metadata
 from LowDoseBMDLib.inference import open_engine
 
-from .synthesis import TASKS
+from .synthesis import CLIP_HU, SCALE_HU, TASKS
 from .training import OUTPUTS, Recipe, arguments, build
 
 EQUAL_LOGITS = 2e-2
@@ -37,7 +37,7 @@ def export_bundle(recipe: Recipe, weights: dict[str, torch.Tensor], folder: Path
     bundle = Bundle(
         recipe.task, version, "attention_unet" if keypoints else "res_unet",
         arguments(recipe),
-        TASKS[recipe.task].spacing_mm, (-1000.0, 1500.0), 500.0, OUTPUTS[recipe.task], training, scores, limits,
+        TASKS[recipe.task].spacing_mm, CLIP_HU, SCALE_HU, OUTPUTS[recipe.task], training, scores, limits,
         folder=folder)
     save_metadata(bundle)
     bundle = load_bundle(folder)

@@ -18,6 +18,9 @@ import torch.nn.functional as functional
 from .people import BONE_PARTS, PARTS, TISSUES, Person, bone_targets
 
 AIR_HU = -1000.0
+CLIP_HU, SCALE_HU = (AIR_HU, 1500.0), 500.0
+"""Network input is clip(HU) / scale; a bundle carries both, so that inference does the same."""
+
 KEYPOINT_LEVELS: tuple[str, ...] = ("T10", "T11", "T12", "L1", "L2", "L3", "L4")
 """Channels of the keypoint network: the three of the paper and two neighbours on each side, which take what lies
 there so that it is not forced on T12, L1 or L2."""
@@ -375,8 +378,8 @@ def anchors_of(person: Person, per_class: int = 4000) -> dict[int, np.ndarray]:
 
 
 def normalise(hu: torch.Tensor) -> torch.Tensor:
-    """Network input: clip(-1000, 1500) / 500."""
-    return hu.clamp(-1000, 1500) / 500
+    """Network input from HU."""
+    return hu.clamp(*CLIP_HU) / SCALE_HU
 
 
 def draw_sample(rng: np.random.Generator, person: Person, task: Task,

@@ -13,7 +13,8 @@ from LowDoseBMDLib.calibration import TwoPointCalibration
 from LowDoseBMDLib.ctvolume import Acquisition, CTVolume
 from LowDoseBMDLib.flags import Flag, Severity
 from LowDoseBMDLib.geometry import Geometry
-from LowDoseBMDLib.measurement import Measurement, choose_levels, classify, measure, probability_below, to_dict
+from LowDoseBMDLib.measurement import Measurement, choose_levels, classify, measure, probability_below
+from LowDoseBMDLib.record import to_dict
 from LowDoseBMDLib.rois import Keypoint, LevelFinding, Mask, Rois
 from LowDoseBMDLib.roistats import read_region
 from scipy import ndimage

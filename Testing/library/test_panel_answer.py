@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import small_torso as torso
 from LowDoseBMDLib.calibration import TwoPointCalibration
-from LowDoseBMDLib.measurement import measure, to_dict
+from LowDoseBMDLib.measurement import measure
+from LowDoseBMDLib.record import to_dict
 from LowDoseBMDLib.rois import LevelFinding
 
 MODULE_FILE = Path(__file__).resolve().parents[2] / "LowDoseBMD" / "LowDoseBMD.py"

@@ -19,7 +19,8 @@ from LowDoseBMDLib.calibration import TwoPointCalibration
 from LowDoseBMDLib.ctvolume import Acquisition, CTVolume
 from LowDoseBMDLib.flags import Flag, Refusal, Severity
 from LowDoseBMDLib.geometry import Geometry
-from LowDoseBMDLib.measurement import Measurement, measure, to_dict
+from LowDoseBMDLib.measurement import Measurement, measure
+from LowDoseBMDLib.record import to_dict
 from LowDoseBMDLib.report.figures import make_figures
 from LowDoseBMDLib.report.html import render_report
 from LowDoseBMDLib.report.tables import COLUMNS, neutralise, write_csv, write_json

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..measurement import SCHEMA_VERSION
+from ..record import SCHEMA_VERSION
 from .figures import captions
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -51,7 +51,7 @@ _SCALE_MG_CM3 = 200.0
 
 
 def render_report(record: Mapping[str, Any], figures: Mapping[str, bytes] | None = None) -> str:
-    """The page as HTML text. record: as of measurement.to_dict; figures: PNG by name, as of figures.make_figures.
+    """The page as HTML text. record: as of record.to_dict; figures: PNG by name, as of figures.make_figures.
 
     Raises ValueError when the record has a newer schema than this program knows.
     """

@@ -35,7 +35,7 @@ def neutralise(text: str) -> str:
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write the content of measurement.json (see measurement.to_dict), UTF-8, whole or not at all.
+    """Write the content of measurement.json (see record.to_dict), UTF-8, whole or not at all.
 
     Raises ValueError when it holds NaN or infinity, which JSON cannot say.
     """
