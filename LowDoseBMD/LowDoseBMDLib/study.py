@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from .measurement import Measurement, measure
 from .pipeline import Models, Stopwatch, open_models, propose_rois, rois_from_labels, rois_from_masks
 from .record import to_dict
 from .rois import Rois
+
+log = logging.getLogger(__name__)
 
 DISCLAIMER = ("Research software, not a medical device. It cannot be used to rule out low bone density; confirm by "
               "QCT or DXA.")
@@ -56,7 +59,7 @@ def measure_study(source: Path, out: Path, settings: Settings = Settings(), prog
 
     A study that cannot be measured is a result too: its record has status ``refused`` and says why. models:
     already opened networks, for batches. Raises OSError when ``out`` cannot be written and BundleError or
-    ValueError when the settings cannot be met; nothing else is expected to escape but inference.Cancelled.
+    ValueError when the settings cannot be met. A stage that fails on a scan refuses it (code ``internal``, logged).
     """
     watch = Stopwatch(progress)
     try:
@@ -72,17 +75,23 @@ def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: 
     """As measure_study, for a CT that is already in memory."""
     watch = watch or Stopwatch()
     networks: dict[str, str] = {}
+    if not (settings.rois or settings.labels):
+        with watch.stage("loading the networks"):
+            models = models or open_models(settings.models, settings.engine, settings.device)
+        networks = {**models.identities, "engine": models.bones.description}
     try:
         with watch.stage("checking"):
             flags = check_ct(ct)
-        if settings.rois or settings.labels:
-            rois = _given_rois(ct, settings, watch)
-        else:
-            with watch.stage("loading the networks"):
-                models = models or open_models(settings.models, settings.engine, settings.device)
-            networks = {**models.identities, "engine": models.bones.description}
+        if networks:
             rois = propose_rois(ct, models, settings.erosion, watch)
+        else:
+            rois = _given_rois(ct, settings, watch)
     except Refusal as refusal:
+        return _write_refused(out, refusal, ct.acquisition, settings, watch, ct)
+    except (ValueError, IndexError, RuntimeError) as error:
+        log.exception("a stage failed")
+        refusal = Refusal("internal", f"A stage failed on this scan ({type(error).__name__}: {error}). No number is given. "
+                                      "Please report it with this text; drawing the regions by hand may still work.")
         return _write_refused(out, refusal, ct.acquisition, settings, watch, ct)
     rois = replace(rois, flags=(*flags, *rois.flags))
     with watch.stage("measuring"):
@@ -96,11 +105,15 @@ def _given_rois(ct: CTVolume, settings: Settings, watch: Stopwatch) -> Rois:
     with watch.stage("reading regions"):
         stored = load_segmentation(settings.rois, ct.geometry)
         rois = rois_from_masks(ct, stored.masks, erosion=settings.erosion)
-    if not stored.unknown:
-        return rois
-    flag = Flag("unknown_segments", Severity.INFO, "Segments with unknown names were left out: "
-                                                   f"{', '.join(stored.unknown)}.")
-    return replace(rois, flags=(*rois.flags, flag))
+    flags = []
+    if stored.unknown:
+        flags.append(Flag("unknown_segments", Severity.INFO, "Segments with unknown names were left out: "
+                                                             f"{', '.join(stored.unknown)}."))
+    if stored.resampled:
+        flags.append(Flag("regions_resampled", Severity.CAUTION, "The regions lie on another grid than the CT and were "
+                          "moved to the nearest voxels: their borders may be off by up to a voxel. Save them on the CT's "
+                          "grid."))
+    return replace(rois, flags=(*rois.flags, *flags))
 
 
 def software(networks: Mapping[str, str]) -> dict[str, Any]:

@@ -257,3 +257,15 @@ def test_studies_of_a_folder_tree(tmp_path):
         path.write_bytes(content)
     found = [str(path.relative_to(tmp_path)) for path in find_studies(tmp_path)]
     assert sorted(found) == ["disc/a", "disc/b/series", "volumes/ct.nii.gz"]
+
+
+def test_a_failing_stage_is_a_refusal_and_not_a_wrong_argument(measured, phantom_files, tmp_path, monkeypatch):
+    from LowDoseBMDLib import study
+
+    def broken(*_arguments, **_options):
+        raise ValueError("index out of range")
+
+    monkeypatch.setattr(study, "rois_from_masks", broken)
+    assert main(["measure", str(phantom_files / "ct.nii.gz"), "--rois", str(measured / "segmentation.seg.nrrd"),
+                 "-o", str(tmp_path)]) == 1
+    assert _record(tmp_path)["flags"][0]["code"] == "internal"

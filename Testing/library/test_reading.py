@@ -532,3 +532,12 @@ def test_a_folder_with_two_studies_is_not_guessed_at(tmp_path: Path) -> None:
         read_ct(tmp_path)
     assert refusal.value.code == "several_studies"
     assert read_ct(tmp_path, series=uid).acquisition.study_uid == "1.2.4"
+
+
+def test_values_that_are_stated_not_to_be_hu_are_refused(tmp_path: Path) -> None:
+    write_series(tmp_path / "od", RescaleType="OD")
+    with pytest.raises(Refusal, match="OD") as refusal:
+        read_ct(tmp_path / "od")
+    assert refusal.value.code == "no_rescale"
+    write_series(tmp_path / "us", RescaleType="US")
+    assert read_ct(tmp_path / "us").hu.shape == SHAPE_KJI

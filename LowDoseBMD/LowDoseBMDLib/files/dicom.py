@@ -36,6 +36,10 @@ _BARE_DICOM_STARTS = (b"\x08\x00", b"\x02\x00")
 _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 
 
+HU_RESCALE_TYPES = frozenset({"HU", "US"})
+"""What Rescale Type may say: HU, or US (unspecified), which some scanners write for plain CT; absent means HU."""
+
+
 def read_series(path: Path, series: str | None = None) -> tuple[np.ndarray, Geometry, Acquisition]:
     """Read the series that suits best, or the named one, from a folder and its subfolders.
 
@@ -161,6 +165,10 @@ def _refuse_unscaled(series: Series) -> None:
     if any(p.slope is None or p.intercept is None or p.slope == 0 for p in series.planes):
         raise Refusal("no_rescale", "Slices have no rescale slope and intercept, so their values cannot be turned "
                       "into HU. Export the original series from the archive, not a secondary capture.")
+    kinds = {str(p.header.get("RescaleType") or "HU").strip().upper() for p in series.planes}
+    if not kinds <= HU_RESCALE_TYPES:
+        raise Refusal("no_rescale", f"The values are stated to be {', '.join(sorted(kinds))}, not HU (Rescale Type). Choose "
+                      "the CT series in Hounsfield units.")
     if any(int(p.header.get("SamplesPerPixel") or 1) != 1 for p in series.planes):
         raise Refusal("colour", "The slices are colour pictures, not HU. Choose the original CT series.")
 
