@@ -21,6 +21,10 @@ COLUMNS: tuple[str, ...] = ("study", "path", "status", "mean_vbmd_mg_cm3", "ci95
                             "mean_of", "category", "flags", "reason")
 
 
+SEGMENTATION = ".seg.nrrd"
+"""Files that end so hold regions, not a CT."""
+
+
 def find_studies(source: Path) -> list[Path]:
     """Studies named by a CSV (column ``path``, relative to the CSV) or found under a folder.
 
@@ -44,7 +48,7 @@ def find_studies(source: Path) -> list[Path]:
 
 def _in_folder(folder: Path) -> list[Path]:
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    found = [path for path in files if kind_of(path)]
+    found = [path for path in files if kind_of(path) and not path.name.lower().endswith(SEGMENTATION)]
     if any(_is_dicom(path) for path in files):
         return [*found, folder]
     for below in sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()):
@@ -89,7 +93,8 @@ def _one(path: Path, out: Path, settings: Settings, models: Models) -> dict[str,
     try:
         record = measure_study(path, out / name, settings, models=models)
     except Exception as error:  # any fault of one study must not end the batch; it is logged and reported
-        log.exception("study %s failed", name)
+        log.error("study %s failed (%s); the summary says more", name, type(error).__name__)
+        log.debug("study %s", name, exc_info=True)  # may hold the study's path
         return row | {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
     refusals = [flag["sentence"] for flag in record["flags"] if flag["severity"] == "refused"]
     low, high = record["mean_vbmd_ci95"] or (None, None)

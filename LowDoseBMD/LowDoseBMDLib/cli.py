@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +27,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")
     try:
-        return options.run(options)
-    except (ValueError, OSError) as error:
+        with _stopped_by_sigterm():
+            return options.run(options)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"lowdosebmd: {error.strerror or error}{where}. Check that the given files can be read, and that the "
+              "folder of --out can be written and its disk is not full.", file=sys.stderr)
+        return UNUSABLE
+    except ValueError as error:
         print(f"lowdosebmd: {error}", file=sys.stderr)
         return UNUSABLE
     except (KeyboardInterrupt, Cancelled):
         print("lowdosebmd: stopped; nothing half-written was left", file=sys.stderr)
         return SOME_FAILED
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the run as Ctrl-C does, so that files written aside are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -91,10 +117,14 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
 
 
 def settings_from(options: argparse.Namespace) -> Any:
-    """Settings of a study from parsed options; raises ValueError when the calibration file cannot be used."""
+    """Settings of a study from parsed options; raises ValueError when a given file cannot be used."""
     from .calibration import load_calibration
     from .study import Settings
 
+    for name in ("labels", "rois", "models"):
+        given = getattr(options, name, None)
+        if given is not None and not given.exists():
+            raise ValueError(f"there is nothing at {given}; check what was given as --{name}")
     calibration = load_calibration(options.calibration) if options.calibration else None
     return Settings(options.erosion, options.engine, options.device, getattr(options, "series", None), options.models,
                     calibration, getattr(options, "labels", None), getattr(options, "scheme", "totalsegmentator"),
@@ -112,8 +142,11 @@ def progress_for(options: argparse.Namespace) -> Progress:
 
 def run_measure(options: argparse.Namespace) -> int:
     """``lowdosebmd measure``."""
+    from .files.volumes import kind_of
     from .study import measure_study
 
+    if options.series and kind_of(options.ct):
+        raise ValueError("--series chooses among the series of a DICOM folder; leave it out for a volume file")
     record = measure_study(options.ct, options.out, settings_from(options), progress_for(options))
     _show(record, options)
     return MEASURED if record["status"] == "measured" else SOME_FAILED
@@ -186,6 +219,8 @@ def summary(record: dict[str, Any]) -> str:
                      f"{', '.join(record['mean_of'])}; {record['category'].replace('_', ' ')}{provisional}")
     else:
         lines.append("Not measured.")
+    if record["acquisition"]["series_choice"]:
+        lines.append(f"  {record['acquisition']['series_choice']}")
     for level in record["levels"]:
         if level["vbmd_mg_cm3"] is not None:
             lines.append(f"  {level['name']:<4} {level['vbmd_mg_cm3']:6.1f} mg/cm3  {level['hu_mean']:6.1f} HU  "

@@ -7,9 +7,11 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from . import __version__
+from .anatomy import STRUCTURES
 from .calibration import Calibration, TwoPointCalibration
 from .check import check_ct
 from .ctvolume import Acquisition, CTVolume
@@ -32,7 +34,12 @@ DISCLAIMER = ("Research software, not a medical device. It cannot be used to rul
 RESULTS: tuple[str, ...] = ("measurement.json", "measurement.csv", "report.html", "segmentation.seg.nrrd",
                             "keypoints.mrk.json", "sagittal.png", "coronal.png", "axial_bone.png", "axial_tissue.png",
                             "histogram.png")
-"""What a study may have left in its folder: removed when it is refused, so that no older number stands beside it."""
+"""What a study may have left in its folder: removed before new results, so that none of another run stands beside."""
+
+AIR_BELOW_HU = -300.0
+"""Lung, bowel gas and the room; fat, the lightest tissue of a region, is near -110 HU."""
+MAX_AIR = 0.25
+"""Share of air above which a region was not drawn on this CT; gas in a disc or beside the skin is far less."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ def measure_study(source: Path, out: Path, settings: Settings = Settings(), prog
     ValueError when the settings cannot be met. A stage that fails on a scan refuses it (code ``internal``, logged).
     """
     watch = Stopwatch(progress)
+    _refuse_unwritable(out)
     try:
         with watch.stage("reading"):
             ct = read_ct(source, settings.series)
@@ -74,6 +82,7 @@ def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: 
                models: Models | None = None) -> dict[str, Any]:
     """As measure_study, for a CT that is already in memory."""
     watch = watch or Stopwatch()
+    _refuse_unwritable(out)
     networks: dict[str, str] = {}
     if not (settings.rois or settings.labels):
         with watch.stage("loading the networks"):
@@ -86,6 +95,7 @@ def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: 
             rois = propose_rois(ct, models, settings.erosion, watch)
         else:
             rois = _given_rois(ct, settings, watch)
+            _refuse_in_air(ct, rois)
     except Refusal as refusal:
         return _write_refused(out, refusal, ct.acquisition, settings, watch, ct)
     except (ValueError, IndexError, RuntimeError) as error:
@@ -96,7 +106,14 @@ def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: 
     rois = replace(rois, flags=(*flags, *rois.flags))
     with watch.stage("measuring"):
         measurement = measure(ct, rois, settings.calibration or TwoPointCalibration())
-    return _write(out, ct, rois, measurement, networks, watch)
+    return _write(out, ct, rois, measurement, networks, watch, settings.rois)
+
+
+def _refuse_unwritable(out: Path) -> None:
+    """Before the work, not after it. Raises OSError."""
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=out):
+        pass
 
 
 def _given_rois(ct: CTVolume, settings: Settings, watch: Stopwatch) -> Rois:
@@ -116,6 +133,17 @@ def _given_rois(ct: CTVolume, settings: Settings, watch: Stopwatch) -> Rois:
     return replace(rois, flags=(*rois.flags, *flags))
 
 
+def _refuse_in_air(ct: CTVolume, rois: Rois) -> None:
+    """Raises Refusal ``regions_elsewhere``: given regions that lie in lung or air were not drawn on this CT."""
+    for name, mask in rois.masks.items():
+        if STRUCTURES[name].group in ("trabecular", "muscle", "fat") and not mask.empty:
+            air = float((mask.values(ct.hu) < AIR_BELOW_HU).mean())
+            if air > MAX_AIR:
+                raise Refusal("regions_elsewhere", f"{100 * air:.0f} % of the region {STRUCTURES[name].title!r} is air or "
+                              "lung in this CT: the regions belong to another scan, or were moved. Give those that were "
+                              "drawn on this CT, or correct the region.")
+
+
 def software(networks: Mapping[str, str]) -> dict[str, Any]:
     """Versions and model hashes for the record."""
     from importlib.metadata import PackageNotFoundError, version
@@ -131,12 +159,13 @@ def software(networks: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _write(out: Path, ct: CTVolume, rois: Rois, measurement: Measurement, networks: Mapping[str, str],
-           watch: Stopwatch) -> dict[str, Any]:
+           watch: Stopwatch, given: Path | None) -> dict[str, Any]:
     from .report.figures import make_figures
 
-    out.mkdir(parents=True, exist_ok=True)
+    _clear(out, given)
     with watch.stage("segmentation file"):
-        write_segmentation(out / "segmentation.seg.nrrd", rois)
+        if not _same_file(out / "segmentation.seg.nrrd", given):
+            write_segmentation(out / "segmentation.seg.nrrd", rois)
         write_keypoints(out / "keypoints.mrk.json", rois.keypoints)
     with watch.stage("pictures"):
         figures = make_figures(ct, rois, measurement)
@@ -150,16 +179,25 @@ def _write_refused(out: Path, refusal: Refusal, acquisition: Acquisition, settin
     bare = Measurement("refused", (), None, None, settings.calibration or TwoPointCalibration(),
                        flags=(refusal.flag,), erosion=settings.erosion)
     figures = {}
-    for name in RESULTS:
-        (out / name).unlink(missing_ok=True)
+    _clear(out, settings.rois)
     if ct is not None:
         from .report.figures import make_figures
 
         figures = make_figures(ct, Rois(ct.geometry), bare)
     record = to_dict(bare, acquisition, software({}), _rounded(watch))
-    out.mkdir(parents=True, exist_ok=True)
     _write_record(out, record, figures)
     return record
+
+
+def _clear(out: Path, given: Path | None) -> None:
+    """Remove an older result, measurement.json first; a reader's own file, given as regions, stays as it is."""
+    for name in RESULTS:
+        if not _same_file(out / name, given):
+            (out / name).unlink(missing_ok=True)
+
+
+def _same_file(path: Path, given: Path | None) -> bool:
+    return given is not None and path.exists() and given.exists() and path.samefile(given)
 
 
 def _rounded(watch: Stopwatch) -> dict[str, float]:

@@ -88,6 +88,10 @@ the midline the layer itself varied by less than 1.4 on the four scans of develo
 SITES = ("anterior", "flank", "posterior")
 
 
+FILLER_HU = -1100.0
+"""Below air: what scanners and exporters write outside the field of view."""
+
+
 @dataclass(frozen=True, eq=False)
 class FatRegion:
     """A fat region of blocks at one site. thickness_mm: median of the layer; sd_hu: of the smoothed HU."""
@@ -203,6 +207,15 @@ def _site_place(wall: Wall, frame: SpineFrame, site: str) -> np.ndarray:
     return (np.abs(behind - FLANK_BEHIND_MM) <= limit) & ((left > 70.0) if site == "left" else (left < -70.0))
 
 
+def _cut_by_view(wall: Wall, axis: int, order: tuple[slice, ...]) -> np.ndarray:
+    """Bool per line along ``axis``: the body begins at the frame or at filler, so what is met first is not skin."""
+    body = (wall.skin_mm > 0)[order]
+    frame = np.full_like(np.take(wall.blocks.hu, [0], axis=axis), -np.inf)
+    before = np.delete(np.concatenate([frame, wall.blocks.hu[order]], axis=axis), -1, axis=axis)
+    first = body & (np.cumsum(body, axis=axis) == 1)
+    return (first & (before < FILLER_HU)).any(axis=axis)
+
+
 def _layer(wall: Wall, place: np.ndarray, site: str) -> tuple[np.ndarray, np.ndarray]:
     """(layer, thickness in mm), both (k, j, i): the fat of a site that is met before the fascia on a straight way
     inwards from the skin, and how thick it is there. Gaps of the fascia, where it is suddenly thick, are left out."""
@@ -213,6 +226,7 @@ def _layer(wall: Wall, place: np.ndarray, site: str) -> tuple[np.ndarray, np.nda
     beneath_skin = wall.skin_mm >= SKIN_MM + 0.5 * wall.blocks.spacing_kji_mm[axis]
     layer = wall.fat & place & beneath_skin & ~beneath
     lines = layer.sum(axis=axis).astype(np.float32) * wall.blocks.spacing_kji_mm[axis]
+    lines[_cut_by_view(wall, axis, order)] = 0.0
     if lines.any():
         thin = float(np.percentile(lines[lines > 0], THIN_PERCENTILE))
         lines[lines > GAP_FACTOR * thin + GAP_STEP_MM] = 0.0

@@ -407,3 +407,23 @@ def test_a_scan_without_l1_falls_back_and_says_so(load_scan):
     assert mean_hu(ct, tissues.masks["aorta"]) == pytest.approx(35.5, abs=7.0)
     for side in ("left", "right"):
         assert 30.0 < mean_hu(ct, tissues.masks[f"paraspinal_{side}"]) < 65.0
+
+
+@pytest.mark.parametrize(("view_mm", "site"), [(400, "fat_anterior"), (161, "fat_posterior"), (102, None)])
+def test_a_narrow_view_never_reads_visceral_fat(view_mm, site):
+    """Where the view cuts the belly off, the fat at its frame is visceral: another site stands in, or none."""
+    from LowDoseBMDLib.phantom import LABEL, PhantomSpec, make_phantom
+
+    phantom = make_phantom(PhantomSpec(seed=3, spacing_mm=(1.5, 1.5, 3.0), scan_top=("T11", 0.0)))
+    grid = phantom.ct.geometry
+    half = view_mm / 2 / 1.5
+    _, j, i = grid.to_kji(np.array(phantom.truth.centres_lps_mm["L1"]))
+    low = [max(0, int(v - half)) for v in (j, i)]
+    box = (slice(None), *(slice(a, int(v + half)) for a, v in zip(low, (j, i), strict=True)))
+    hu = np.ascontiguousarray(phantom.ct.hu[box])
+    ct = CTVolume(hu, grid.crop((0, *low), hu.shape))
+    bodies = {level: Mask.from_array(phantom.body_mask(level).full(grid)[box]) for level in ("T12", "L1", "L2")}
+    fat = {name: mask for name, mask in find_tissues(ct, bodies).masks.items() if name.startswith("fat_")}
+    assert list(fat) == ([site] if site else [])
+    for mask in fat.values():
+        assert (mask.values(phantom.labels[box]) == LABEL["visceral_fat"]).mean() < 0.02

@@ -46,8 +46,8 @@ def read_ct(path: Path, series: str | None = None) -> CTVolume:
     """
     path = Path(path)
     if not path.exists():
-        raise Refusal("path_missing", f"There is nothing at {path}. Check the spelling and that the drive is "
-                      "connected.")
+        raise Refusal("path_missing", "There is nothing at the given path. Check the spelling and that the drive "
+                      "is connected.")
     if path.is_file() and (kind := volumes.kind_of(path)):
         array, geometry = volumes.read_volume(path)
         acquisition = Acquisition(source=kind)
@@ -163,7 +163,7 @@ def read_label_map(path: Path) -> tuple[np.ndarray, Geometry]:
     """
     path = Path(path)
     if not path.is_file():
-        raise Refusal("path_missing", f"There is no label map at {path}. Check the spelling.")
+        raise Refusal("path_missing", "There is no label map at the given path. Check the spelling.")
     if volumes.kind_of(path) is None:
         raise Refusal("unreadable", f"{path.suffix or 'No ending'} is not a label map format that is read here. "
                       f"Use one of {', '.join(volumes.KINDS)}.")

@@ -33,6 +33,8 @@ _GZIP = 31
 """zlib's window bits for a gzip stream."""
 _COMPRESSION_LEVEL = 1
 """Masks are long runs: level 1 gives files within a factor of two of level 6 in a third of the time."""
+MIN_INSIDE = 0.5
+"""Share of the regions' volume that must lie inside the CT to believe that they belong to it."""
 _TERMINOLOGY = "Segmentation category and type - 3D Slicer General Anatomy list"
 _SEGMENT_ID = re.compile(r"Segment(\d+)_ID")
 _REGIONS = "Anatomic codes - DICOM master list"
@@ -214,21 +216,31 @@ def load_segmentation(path: Path, geometry: Geometry) -> StoredSegmentation:
     Raises
     ------
     Refusal
-        code ``segmentation_unreadable``, ``segmentation_unmatched`` (the message lists expected names), or
-        ``segmentation_foreign_labels``: a label map in another numbering.
+        code ``segmentation_unreadable``, ``segmentation_unmatched`` (the message lists expected names),
+        ``segmentation_foreign_labels``: a label map in another numbering, or ``segmentation_elsewhere``: most of
+        it lies outside the CT.
     """
+    import SimpleITK as sitk
+
     image = _read_image(Path(path))
     segments, unknown = _distinct(_segments(image))
     if not any(segment.structure for segment in segments):
-        raise _unmatched(path, unknown)
+        raise _unmatched(unknown)
     if unknown:
         _log.warning("segments not in the registry were left out: %s", ", ".join(unknown))
     masks: dict[str, Mask] = {}
     resampled = False
+    stored_mm3 = kept_mm3 = 0.0
     for number in sorted({segment.layer for segment in segments}):
-        array, start, moved = _on_grid(_layer(image, number), geometry)
+        layer = _layer(image, number)
+        array, start, moved = _on_grid(layer, geometry)
         resampled |= moved
+        stored_mm3 += np.count_nonzero(sitk.GetArrayViewFromImage(layer)) * float(np.prod(layer.GetSpacing()))
+        kept_mm3 += np.count_nonzero(array) * geometry.voxel_volume_mm3
         masks |= _split(array, start, [s for s in segments if s.layer == number])
+    if kept_mm3 < MIN_INSIDE * stored_mm3:
+        raise Refusal("segmentation_elsewhere", f"Only {100 * kept_mm3 / stored_mm3:.0f} % of the regions lie inside the "
+                      "CT: the segmentation belongs to another scan, or its position was lost. Save it with this CT.")
     return StoredSegmentation({name: masks[name] for name in STRUCTURES if name in masks}, unknown, resampled)
 
 
@@ -236,14 +248,15 @@ def _read_image(path: Path) -> SimpleITK.Image:
     import SimpleITK as sitk
 
     if not path.is_file():
-        raise Refusal("segmentation_unreadable", f"There is no file {path.name}; check the path.")
+        raise Refusal("segmentation_unreadable", "There is no segmentation file at the given path; check it.")
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise Refusal("segmentation_unreadable", f"{path.name} cannot be read as a segmentation; expected "
+        raise Refusal("segmentation_unreadable", "The file cannot be read as a segmentation; expected "
                                                  "a .seg.nrrd, or a label map (.nrrd, .nii.gz).") from error
     if image.GetDimension() != 3:
-        raise Refusal("segmentation_unreadable", f"{path.name} has {image.GetDimension()} dimensions, not 3.")
+        raise Refusal("segmentation_unreadable", f"The segmentation has {image.GetDimension()} dimensions, "
+                                                 "not 3. Save it as .seg.nrrd from 3D Slicer.")
     return image
 
 
@@ -282,7 +295,7 @@ def _labels(image: SimpleITK.Image) -> list[_Segment]:
     if foreign:
         raise Refusal("segmentation_foreign_labels", (
             f"The label map holds values that are not ours ({', '.join(foreign[:8])}), so its numbering is "
-            "another one. Save it as .seg.nrrd with named segments, or give its scheme with --scheme."))
+            "another one. Save it as .seg.nrrd with named segments, or start from it with --labels and --scheme."))
     return [_Segment(BY_LABEL[v], f"label {v}", 0, v) for v in values]
 
 
@@ -340,8 +353,8 @@ def _split(labels: np.ndarray, start: tuple[int, int, int], segments: list[_Segm
     return masks
 
 
-def _unmatched(path: Path, unknown: tuple[str, ...]) -> Refusal:
+def _unmatched(unknown: tuple[str, ...]) -> Refusal:
     titles = ", ".join(f"'{s.title}'" for s in STRUCTURES.values())
     found = ", ".join(f"'{name}'" for name in unknown) or "no segment"
-    return Refusal("segmentation_unmatched", f"{Path(path).name} holds {found}, which names no region that is "
-                                             f"measured. Name the segments as one of: {titles}.")
+    return Refusal("segmentation_unmatched", f"The segmentation holds {found}, which names no region that "
+                                             f"is measured. Name the segments as one of: {titles}.")

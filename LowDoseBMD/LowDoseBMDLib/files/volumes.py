@@ -53,7 +53,7 @@ def read_volume(path: Path) -> tuple[np.ndarray, Geometry]:
         _refuse_short_nifti(path, reader)
         image = _drop_unit_axes(reader.Execute())
     except RuntimeError as error:
-        raise _reading_failed(error) from error
+        raise _reading_failed(path, error) from error
     _refuse_shear(Geometry.from_image(image).direction)
     return sitk.GetArrayFromImage(image), Geometry.from_image(image)
 
@@ -99,8 +99,9 @@ def _drop_unit_axes(image: SimpleITK.Image) -> SimpleITK.Image:
     return sitk.Extract(image, size, [0] * image.GetDimension())
 
 
-def _reading_failed(error: RuntimeError) -> Refusal:
-    text = str(error)
+def _reading_failed(path: Path, error: RuntimeError) -> Refusal:
+    """Without the file's path: the sentence goes into reports, and paths often name the patient."""
+    text = str(error).replace(str(path), "the file").replace(path.name, "the file")
     if "orthonormal" in text.lower():
         return Refusal("sheared", "The image axes are not at right angles. Resample the volume to a straight grid "
                        "(3D Slicer: Resample Scalar/Vector/DWI Volume) and export again.")
