@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -145,7 +146,7 @@ def run_measure(options: argparse.Namespace) -> int:
     from .files.volumes import kind_of
     from .study import measure_study
 
-    if options.series and kind_of(options.ct):
+    if getattr(options, "series", None) and kind_of(options.ct):
         raise ValueError("--series chooses among the series of a DICOM folder; leave it out for a volume file")
     record = measure_study(options.ct, options.out, settings_from(options), progress_for(options))
     _show(record, options)
@@ -201,12 +202,16 @@ def _clear_progress() -> None:
 
 
 def _show(record: dict[str, Any], options: argparse.Namespace) -> None:
-    if options.json:
-        _line(record)
-        return
-    _clear_progress()
-    print(summary(record))
-    print(f"Report: {options.out / 'report.html'}")
+    """The results lie on disk by now: a reader of the output that has left, as ``head`` does, is no failure."""
+    try:
+        if options.json:
+            _line(record)
+            return
+        _clear_progress()
+        print(summary(record))
+        print(f"Report: {options.out / 'report.html'}", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def summary(record: dict[str, Any]) -> str:

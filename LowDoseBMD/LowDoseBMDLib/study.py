@@ -31,9 +31,8 @@ DISCLAIMER = ("Research software, not a medical device. It cannot be used to rul
               "QCT or DXA.")
 
 
-RESULTS: tuple[str, ...] = ("measurement.json", "measurement.csv", "report.html", "segmentation.seg.nrrd",
-                            "keypoints.mrk.json", "sagittal.png", "coronal.png", "axial_bone.png", "axial_tissue.png",
-                            "histogram.png")
+RESULTS: tuple[str, ...] = ("measurement.json", "measurement.csv", "report.html", "keypoints.mrk.json", "sagittal.png",
+                            "coronal.png", "axial_bone.png", "axial_tissue.png", "histogram.png")
 """What a study may have left in its folder: removed before new results, so that none of another run stands beside."""
 
 AIR_BELOW_HU = -300.0
@@ -162,7 +161,7 @@ def _write(out: Path, ct: CTVolume, rois: Rois, measurement: Measurement, networ
            watch: Stopwatch, given: Path | None) -> dict[str, Any]:
     from .report.figures import make_figures
 
-    _clear(out, given)
+    _clear(out)
     with watch.stage("segmentation file"):
         if not _same_file(out / "segmentation.seg.nrrd", given):
             write_segmentation(out / "segmentation.seg.nrrd", rois)
@@ -179,7 +178,7 @@ def _write_refused(out: Path, refusal: Refusal, acquisition: Acquisition, settin
     bare = Measurement("refused", (), None, None, settings.calibration or TwoPointCalibration(),
                        flags=(refusal.flag,), erosion=settings.erosion)
     figures = {}
-    _clear(out, settings.rois)
+    _clear(out)
     if ct is not None:
         from .report.figures import make_figures
 
@@ -189,11 +188,10 @@ def _write_refused(out: Path, refusal: Refusal, acquisition: Acquisition, settin
     return record
 
 
-def _clear(out: Path, given: Path | None) -> None:
-    """Remove an older result, measurement.json first; a reader's own file, given as regions, stays as it is."""
+def _clear(out: Path) -> None:
+    """Remove an older result, measurement.json first; a segmentation stays, as a reader may have worked on it."""
     for name in RESULTS:
-        if not _same_file(out / name, given):
-            (out / name).unlink(missing_ok=True)
+        (out / name).unlink(missing_ok=True)
 
 
 def _same_file(path: Path, given: Path | None) -> bool:

@@ -235,3 +235,23 @@ def test_batch_tells_failed_from_refused_and_writes_the_summary_each_time(tmp_pa
     assert [(row["status"], Path(row["path"])) for row in rows] == [
         ("failed", tmp_path / "sub" / "a.nii.gz"), ("failed", tmp_path / "sub" / "b.nii.gz")]
     assert all("broken stage" in row["reason"] for row in rows)
+
+
+def test_the_real_demo_takes_the_way_of_measure(tmp_path, monkeypatch):
+    from LowDoseBMDLib import demo
+
+    monkeypatch.setattr(demo, "real_ct", lambda _allowed: tmp_path / "gone.nii.gz")
+    assert main(["demo", "--real", "-o", str(tmp_path / "out")]) == 1
+    assert _codes(tmp_path / "out") == {"path_missing"}
+
+
+def test_a_reader_of_the_output_that_leaves_early_is_no_error(a_ct, tmp_path):
+    rois, out = _segmentation(tmp_path / "r.seg.nrrd"), tmp_path / "out"
+    run = subprocess.Popen([sys.executable, "-m", "LowDoseBMDLib", "measure", str(a_ct), "--rois", str(rois), "-o",
+                            str(out)],
+                           env=os.environ | {"PYTHONPATH": str(MODULE)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    run.stdout.close()
+    errors = run.stderr.read()
+    run.stderr.close()
+    assert run.wait(timeout=60) == 0 and errors == b""
+    assert _record(out)["status"] == "measured"

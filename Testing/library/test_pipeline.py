@@ -238,12 +238,14 @@ def test_a_region_left_empty_by_the_reader_stays_out_of_the_mean(measured, a_pha
     assert "left its region empty" in result.levels[2].reason
 
 
-def test_a_refusal_leaves_no_older_number_beside_it(measured, phantom_files, tmp_path):
+def test_a_refusal_leaves_no_older_number_beside_it_but_the_segmentation(measured, phantom_files, tmp_path):
     import shutil
 
     out = shutil.copytree(measured, tmp_path / "out")
     assert main(["measure", str(tmp_path / "nothing.nii.gz"), "-o", str(out)]) == 1
-    assert {path.name for path in out.iterdir()} == {"measurement.json", "measurement.csv", "report.html"}
+    assert {path.name for path in out.iterdir()} == {"measurement.json", "measurement.csv", "report.html",
+                                                     "segmentation.seg.nrrd"}
+    assert (out / "segmentation.seg.nrrd").read_bytes() == (measured / "segmentation.seg.nrrd").read_bytes()
 
 
 def test_studies_of_a_folder_tree(tmp_path):
