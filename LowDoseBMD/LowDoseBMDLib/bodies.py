@@ -170,8 +170,8 @@ def separate(chance: np.ndarray, grid: Geometry) -> tuple[np.ndarray, tuple[Body
 
 def _centres(smooth_depth: np.ndarray, spacing_kji_mm: tuple[float, ...]) -> np.ndarray:
     """uint8 markers at the deepest places, at least CENTRE_APART_MM apart along the spine."""
-    size = [max(3, int(2 * CENTRE_APART_MM / s / 2) | 1) for s in spacing_kji_mm]
-    size[1:] = [int(ACROSS_MM / s) | 1 for s in spacing_kji_mm[1:]]
+    size = [max(3, int(reach / s) | 1) for reach, s in
+            zip((CENTRE_APART_MM, ACROSS_MM, ACROSS_MM), spacing_kji_mm, strict=True)]
     top = (smooth_depth == ndimage.maximum_filter(smooth_depth, size)) & (smooth_depth > CORE_MM - 1.0)
     markers, _ = ndimage.label(top, np.ones((3, 3, 3)))
     return markers.astype(np.uint8)

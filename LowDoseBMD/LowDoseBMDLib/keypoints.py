@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from .bones import AIR_HU
 from .ctvolume import CTVolume
@@ -46,14 +45,6 @@ class Heatmaps:
                                        zip(box, part.shape[1:], strict=True)], indexing="ij"), axis=-1)
         near = np.linalg.norm((index - centre) * self.geometry.spacing_kji_mm, axis=-1) <= REACH_MM
         return np.where(near, part, 0.0).reshape(len(self.levels), -1).max(axis=1)
-
-    def peak(self, level: str) -> tuple[np.ndarray, float]:
-        """((3,) LPS mm, value) of the highest place of one level, refined to the centre of mass around it."""
-        channel = self.chance[self.levels.index(level)]
-        top = np.array(np.unravel_index(int(channel.argmax()), channel.shape))
-        box = tuple(slice(max(0, n - 2), n + 3) for n in top)
-        centre = np.array(ndimage.center_of_mass(channel[box])) + [s.start for s in box]
-        return self.geometry.to_lps(centre), float(channel.max())
 
 
 def find_keypoints(ct: CTVolume, engine: Engine, progress: Progress = silent) -> Heatmaps:

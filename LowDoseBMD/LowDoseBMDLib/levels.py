@@ -7,7 +7,7 @@ disagree, or the best numbering is not overwhelming, the levels are given with a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -75,10 +75,6 @@ class Numbering:
     ribs: tuple[str, ...]
     flags: tuple[Flag, ...] = ()
 
-    @property
-    def certain(self) -> bool:
-        return not self.flags
-
 
 def name_levels(spine: Spine, heatmaps: Heatmaps, bones: Bones) -> Numbering:
     """Name every body of a spine."""
@@ -93,8 +89,7 @@ def name_levels(spine: Spine, heatmaps: Heatmaps, bones: Bones) -> Numbering:
     order = np.argsort(chance)[::-1]
     best, second = (tuple(_name(slot + first[n]) for slot in slots) for n in order[:2])
     numbering = Numbering(best, float(chance[order[0]]), second, float(chance[order[1]]), ribs)
-    return Numbering(best, numbering.probability, second, numbering.second_probability, ribs,
-                     tuple(_flags(numbering, spine, by_heat, by_ribs, int(order[0]))))
+    return replace(numbering, flags=tuple(_flags(numbering, spine, by_heat, by_ribs, int(order[0]))))
 
 
 def _name(index: int) -> str | None:

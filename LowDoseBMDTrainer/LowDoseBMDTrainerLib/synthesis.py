@@ -106,8 +106,8 @@ def draw_pose(rng: np.random.Generator, person: Person, task: Task, centre_kji: 
     return place / person.spacing_mm + torch.from_numpy(centre_kji.astype(np.float32)).reshape(3, 1, 1, 1)
 
 
-def draw_table(rng: np.random.Generator) -> tuple[np.ndarray, bool]:
-    """(len(TISSUES),) HU of each tissue for one CT, and whether contrast was given."""
+def draw_table(rng: np.random.Generator) -> np.ndarray:
+    """(len(TISSUES),) HU of each tissue for one CT, in some with contrast."""
     contrast = rng.random() < 0.45
     phase = _uniform(rng, 0.2, 1.0)
     table = np.zeros(len(TISSUES), np.float32)
@@ -118,7 +118,7 @@ def draw_table(rng: np.random.Generator) -> tuple[np.ndarray, bool]:
             table[n] = muscle + rng.normal(0, 4)
         if contrast and name in CONTRAST_HU:
             table[n] += _uniform(rng, *CONTRAST_HU[name]) * phase
-    return table, contrast
+    return table
 
 
 def _box(place: torch.Tensor, shape: tuple[int, int, int], margin: int = 2) -> tuple[slice, ...] | None:
@@ -134,7 +134,7 @@ def _crop(array: np.ndarray, box: tuple[slice, ...]) -> torch.Tensor:
 
 def render_soft(rng: np.random.Generator, person: Person, box: tuple[slice, ...]) -> torch.Tensor:
     """HU of everything but bone inside ``box`` of the person's grid, float32 (k, j, i)."""
-    table, _ = draw_table(rng)
+    table = draw_table(rng)
     tissue = _crop(person.tissue, box).int()
     hu = torch.from_numpy(table)[tissue]
     shape = tuple(tissue.shape)
