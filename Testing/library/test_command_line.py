@@ -184,7 +184,9 @@ def test_an_interrupted_run_leaves_no_half_file_and_no_result(a_ct, tmp_path, na
     rois, out = _segmentation(tmp_path / "r.seg.nrrd"), tmp_path / "out"
     run = subprocess.Popen([sys.executable, "-m", "LowDoseBMDLib", "measure", str(a_ct), "--rois", str(rois), "-o",
                             str(out), "--json"], env=os.environ | {"PYTHONPATH": str(MODULE)}, text=True,
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                           # a shell starts background jobs with SIGINT ignored, and children inherit that
+                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     for line in run.stdout:
         if json.loads(line).get("progress") == stage:
             run.send_signal(getattr(signal, name))
