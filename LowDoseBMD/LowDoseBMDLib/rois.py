@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from .anatomy import SPINE
 from .flags import Flag
 from .geometry import Geometry
 
@@ -69,6 +70,19 @@ class Keypoint:
     confidence: float | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Vertebra:
+    """One vertebral body of the chain that was found. place: its index in anatomy.SPINE; may lie outside of it."""
+
+    place: int
+    body: Mask
+
+    @property
+    def name(self) -> str | None:
+        """C1 to L5, or None beyond the usual spine."""
+        return SPINE[self.place] if 0 <= self.place < len(SPINE) else None
+
+
 @dataclass(frozen=True)
 class LevelFinding:
     """What is known of one level besides its masks.
@@ -93,7 +107,10 @@ class Rois:
 
     masks: by structure name of the registry (anatomy.STRUCTURES); absent means not found. levels: one
     LevelFinding for each level that was found at all. flags: what the proposing stages had to say.
-    erosion: how trabecular masks were made: physical, paper, voxels, or edited.
+    erosion: how trabecular masks were made: physical, paper or voxels; edited, when all that is known is that
+    a reader gave them. spine: every vertebral body that was found, head to foot, for neighbours and for a reader
+    who moves the names. edited: names of the structures that a reader drew or changed. excluded: levels that a
+    reader left out of the mean, with the reason.
     """
 
     geometry: Geometry
@@ -102,6 +119,9 @@ class Rois:
     levels: tuple[LevelFinding, ...] = ()
     flags: tuple[Flag, ...] = ()
     erosion: str = "physical"
+    spine: tuple[Vertebra, ...] = ()
+    edited: frozenset[str] = frozenset()
+    excluded: Mapping[str, str] = field(default_factory=dict)
 
     def level(self, name: str) -> LevelFinding | None:
         return next((entry for entry in self.levels if entry.name == name), None)
