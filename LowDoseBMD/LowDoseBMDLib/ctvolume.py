@@ -13,7 +13,8 @@ from .geometry import Geometry
 class Acquisition:
     """How the CT was made, as far as the files say; None where they do not.
 
-    Holds no patient identity. ``source`` is the kind of file (dicom, nifti, nrrd, phantom).
+    Holds no patient identity. ``source`` is the kind of file (dicom, nifti, nrrd, phantom). Age and sex belong to
+    the reading of a vBMD: patient_age_years is as of headers.age_years (over 89 it is 90), patient_sex "F" or "M".
     """
 
     source: str = ""
@@ -32,6 +33,8 @@ class Acquisition:
     series_description: str | None = None
     series_choice: str | None = None
     """Which series was taken and why, when the folder held several."""
+    patient_age_years: float | None = None
+    patient_sex: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""What the words in a CT header mean: reconstruction kernels and contrast agents."""
+"""What the words in a CT header mean: reconstruction kernels, contrast agents, the patient's age and sex."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ CANON_SHARP_TENS: frozenset[int] = frozenset({3, 5, 8})
 NO_AGENT: frozenset[str] = frozenset({"", "NONE", "NO", "N", "NO CONTRAST", "WITHOUT", "W/O"})
 """What scanners and technologists write in the contrast field of an unenhanced scan."""
 
+OLDEST_AGE_YEARS = 90.0
+"""Stands for every age over 89: so few people are that old that the age itself could name one, which is why rules
+of de-identification (HIPAA, 45 CFR 164.514) fold them into one group. Applied in age_years and nowhere else."""
+
+DAYS_PER_YEAR = 365.25
+_UNITS_PER_YEAR = {"D": DAYS_PER_YEAR, "W": DAYS_PER_YEAR / 7, "M": 12.0, "Y": 1.0}
+
+_AGE = re.compile(r"^(\d{1,3})([DWMY])$")
 _SIEMENS = re.compile(r"^[A-Z]{1,2}(\d{2})[A-Z]?$")
 _CANON = re.compile(r"^FC(\d{2})")
 
@@ -40,3 +48,28 @@ def is_sharp(kernel: str | None) -> bool:
 def names_contrast(agent: str | None) -> bool:
     """True when the Contrast/Bolus Agent (0018,0010) names one."""
     return (agent or "").strip().upper() not in NO_AGENT
+
+
+def age_years(text: str | None) -> float | None:
+    """The Patient's Age (0010,1010), such as 057Y, 018M, 003W, in years; OLDEST_AGE_YEARS when over 89.
+
+    None when it is absent, malformed, or zero, which is what anonymisers write for "not told".
+    """
+    match = _AGE.match((text or "").strip().upper())
+    if match is None or int(match[1]) == 0:
+        return None
+    age = int(match[1]) / _UNITS_PER_YEAR[match[2]]
+    return OLDEST_AGE_YEARS if age >= OLDEST_AGE_YEARS else age
+
+
+def age_text(years: float) -> str:
+    """An age in words: whole years, months below two years, and the oldest as the group that they are."""
+    if years >= OLDEST_AGE_YEARS:
+        return f"{OLDEST_AGE_YEARS:.0f} years or older"
+    return f"{12 * years:.0f} months" if years < 2 else f"{int(years)} years"
+
+
+def sex(text: str | None) -> str | None:
+    """The Patient's Sex (0010,0040) as F or M; None for O (other), or when it is absent."""
+    letter = (text or "").strip().upper()
+    return letter if letter in ("F", "M") else None

@@ -20,6 +20,7 @@ from LowDoseBMDLib.rois import Mask, Rois
 
 MODULE = Path(__file__).resolve().parents[2] / "LowDoseBMD"
 SECRET = "SECRET^NAME"
+BIRTH_DATE = "19310203"
 REGIONS = {"trabecular_L1": ((26, 30, 30), 120), "trabecular_L2": ((8, 30, 30), 100), "psoas_left": ((8, 30, 48), 55),
            "fat_anterior": ((8, 6, 24), -105)}
 """First voxel k, j, i of cubes of 12 x 12 x 12 voxels of 3 mm (47 cm3), and their HU."""
@@ -75,6 +76,7 @@ def _dicom_series(folder: Path, hu: np.ndarray, number: int, kernel: str, uids: 
         file.SOPClassUID, file.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
         file.PatientName = file.ReferringPhysicianName = SECRET
         file.PatientID = file.AccessionNumber = file.StudyDescription = file.InstitutionName = SECRET
+        file.PatientBirthDate, file.PatientAge, file.PatientSex = BIRTH_DATE, "093Y", "F"
         file.StudyInstanceUID, file.SeriesInstanceUID = uids
         file.Modality, file.Manufacturer, file.KVP, file.ConvolutionKernel = "CT", "SIEMENS", "120", kernel
         file.SeriesNumber, file.InstanceNumber, file.SliceThickness = number, k + 1, "3"
@@ -110,8 +112,10 @@ def test_dicom_reads_as_nifti_does_and_names_nobody(a_dicom_folder, a_ct, tmp_pa
     record = _record(out)
     assert record["acquisition"]["kernel"] == "B30f" and record["acquisition"]["kvp"] == 120
     assert record["levels"] == _record(tmp_path / "nifti")["levels"]
-    assert SECRET not in said.out + said.err + caplog.text
-    assert not [path.name for path in out.iterdir() if SECRET.encode() in path.read_bytes() or SECRET in path.name]
+    assert (record["acquisition"]["patient_age_years"], record["acquisition"]["patient_sex"]) == (90.0, "F")
+    for word in (SECRET, BIRTH_DATE):
+        assert word not in said.out + said.err + caplog.text
+        assert not [path.name for path in out.iterdir() if word.encode() in path.read_bytes() or word in path.name]
 
 
 def test_the_named_series_is_taken(a_dicom_folder, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import permutations, product
 from pathlib import Path
 
@@ -250,7 +250,19 @@ def test_a_dicom_folder_gives_hu_geometry_and_acquisition(tmp_path: Path) -> Non
     assert (a.kvp, a.tube_current_ma, a.kernel, a.slice_thickness_mm) == (120.0, 40.0, "B30f", 2.5)
     assert (a.field_of_view_mm, a.contrast_agent, a.study_date) == (350.0, None, "20240131")
     assert (a.study_uid, a.series_uid, a.series_description, a.series_choice) == ("1.2.3", uid, "Chest", None)
+    assert (a.patient_age_years, a.patient_sex) == (None, None)
     assert not any("SECRET" in str(getattr(a, f.name)) for f in fields(a))
+
+
+@pytest.mark.parametrize(("age", "sex", "expected"), [
+    ("057Y", "F", (57.0, "F")), ("018M", "M", (1.5, "M")), ("093Y", "F", (90.0, "F")), ("", "O", (None, None)),
+    ("000Y", "", (None, None))])
+def test_age_and_sex_are_read_and_no_other_identity(age: str, sex: str, expected: tuple, tmp_path: Path) -> None:
+    write_series(tmp_path, PatientAge=age, PatientSex=sex, PatientBirthDate="19480203")
+    a = read_ct(tmp_path).acquisition
+    assert (a.patient_age_years, a.patient_sex) == expected
+    told = str(replace(a, series_uid=None))  # a random number, which may hold any digits
+    assert not any(word in told for word in ("SECRET", "1948", "93"))
 
 
 def test_one_slice_of_a_series_stands_for_it(tmp_path: Path) -> None:

@@ -172,6 +172,23 @@ def test_acquisition_software_and_run_time_are_told() -> None:
         assert words in text
 
 
+@pytest.mark.parametrize(("age", "sex", "words"), [
+    (57.0, "F", ["Age 57 years", "Sex female"]), (90.0, "M", ["Age 90 years or older", "Sex male"]),
+    (1.5, None, ["Age 18 months"]), (None, None, [])])
+def test_age_and_sex_are_told_when_they_are_known(age: float | None, sex: str | None, words: list[str]) -> None:
+    page = Page(render_report(as_record(measured(), Acquisition(patient_age_years=age, patient_sex=sex))))
+    text = " ".join(page.text.split())
+    assert [title for title in ("Age ", "Sex ") if title in text] == [word[:4] for word in words]
+    assert all(word in text for word in words)
+
+
+def test_a_record_of_an_older_program_without_age_and_sex_is_shown() -> None:
+    record = as_record(measured())
+    for name in ("patient_age_years", "patient_sex"):
+        del record["acquisition"][name]
+    assert "Sex" not in Page(render_report(record)).text
+
+
 def test_text_from_files_is_text_not_markup() -> None:
     acquisition = Acquisition("dicom", manufacturer=NASTY, kernel=NASTY, series_description=NASTY, series_uid=NASTY,
                               study_date=NASTY, contrast_agent=NASTY)

@@ -12,6 +12,7 @@ import numpy as np
 from ..ctvolume import Acquisition
 from ..flags import Refusal
 from ..geometry import Geometry
+from ..headers import age_years, sex
 from .series import Plane, Series, choose_series, group_planes
 from .stack import stack_geometry
 
@@ -26,9 +27,9 @@ HEADER_TAGS: tuple[str, ...] = (
     "AcquisitionNumber", "KVP", "XRayTubeCurrent", "ConvolutionKernel", "SliceThickness", "ReconstructionDiameter",
     "ContrastBolusAgent", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns",
     "SamplesPerPixel", "RescaleIntercept", "RescaleSlope", "RescaleType", "NumberOfFrames",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "PatientAge", "PatientSex",
 )
-"""What is read of each header; nothing that names the patient."""
+"""What is read of each header; nothing that names the patient. Of the age, see headers.age_years."""
 
 _BARE_DICOM_STARTS = (b"\x08\x00", b"\x02\x00")
 """First bytes of DICOM files that some archives write without the 128-byte preamble (groups 0008, 0002)."""
@@ -192,6 +193,8 @@ def _acquisition(series: Series, why: str | None) -> Acquisition:
         series_uid=series.uid,
         series_description=series.description,
         series_choice=why,
+        patient_age_years=age_years(_text(header.get("PatientAge"))),
+        patient_sex=sex(_text(header.get("PatientSex"))),
     )
 
 

@@ -46,6 +46,8 @@ LETTER_INCHES = 0.078
 """Width of a letter of a level's name."""
 HISTOGRAM_RANGE_HU = (-200.0, 450.0)
 HISTOGRAM_STEP_HU = 15.0
+HISTOGRAM_EDGES_HU = np.arange(HISTOGRAM_RANGE_HU[0], HISTOGRAM_RANGE_HU[1] + HISTOGRAM_STEP_HU, HISTOGRAM_STEP_HU)
+"""Borders of the bins, the last not below the end of the range; a bin holds its lower border."""
 _LINES = {"T12": ":", "L1": "-", "L2": "--"}
 
 
@@ -107,6 +109,15 @@ def captions() -> dict[str, tuple[str, str]]:
         "histogram": ("HU in the trabecular regions", f"Share of voxels per {HISTOGRAM_STEP_HU:.0f} HU; grey lines: means "
                                                       "of muscle and fat."),
     }
+
+
+def hu_shares(ct: CTVolume, mask: Mask) -> np.ndarray:
+    """(N,) per cent of the mask's voxels in each of the N bins of HISTOGRAM_EDGES_HU; zeros for an empty mask."""
+    hu = hu_inside(ct, mask)
+    bins = np.floor((hu - HISTOGRAM_EDGES_HU[0]) / HISTOGRAM_STEP_HU)
+    count = HISTOGRAM_EDGES_HU.size - 1
+    inside = bins[(bins >= 0) & (bins < count)].astype(int)
+    return 100.0 * np.bincount(inside, minlength=count) / max(1, hu.size)
 
 
 # --- cuts --------------------------------------------------------------------------------------------------
@@ -324,19 +335,17 @@ def _draw_histogram(ct: CTVolume, rois: Rois, measurement: Measurement) -> bytes
 
     figure = Figure(figsize=(3.6, 2.1), facecolor="white", layout="constrained")
     axes = figure.add_subplot()
-    low, high = HISTOGRAM_RANGE_HU
-    bins = np.arange(low, high + HISTOGRAM_STEP_HU, HISTOGRAM_STEP_HU)
     for level in measurement.levels:
         if level.measured:
-            counts, edges = np.histogram(hu_inside(ct, rois.masks[f"trabecular_{level.name}"]), bins)
-            axes.stairs(100 * counts / max(1, counts.sum()), edges, color=_colour(f"trabecular_{level.name}"),
+            shares = hu_shares(ct, rois.masks[f"trabecular_{level.name}"])
+            axes.stairs(shares, HISTOGRAM_EDGES_HU, color=_colour(f"trabecular_{level.name}"),
                         linestyle=_LINES[level.name], linewidth=1.3, label=f"{level.name}, mean {level.hu_mean:.0f} HU")
     for name, tissue in (("muscle", measurement.muscle), ("fat", measurement.fat)):
         if tissue is not None:
             axes.axvline(tissue.hu_mean, color="0.6", linewidth=0.8)
             axes.text(tissue.hu_mean, 1.01, f"{name} {tissue.hu_mean:.0f}", fontsize=6.5, color="0.3", va="bottom",
                       ha="center", transform=axes.get_xaxis_transform())
-    axes.set_xlim(low, high)
+    axes.set_xlim(*HISTOGRAM_RANGE_HU)
     axes.set_xlabel("HU", fontsize=7)
     axes.set_ylabel("% of voxels", fontsize=7)
     axes.tick_params(labelsize=6.5, length=2)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..headers import age_text
 from ..record import SCHEMA_VERSION
 from .figures import captions
 
@@ -43,6 +44,7 @@ NEXT_STEPS = (
     "segmentation.seg.nrrd and measure again with --rois; the report will say that a reader drew them.",
     "Where bone density matters for this patient, refer to QCT or DXA: this CT says nothing about it.",
 )
+SEX_TITLES = {"F": "female", "M": "male"}
 UNKNOWN = "not stated"
 NO_VALUE = "–"
 
@@ -187,10 +189,17 @@ def _acquisition(acquisition: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Field of view", _unit(acquisition.get("field_of_view_mm"), "mm")),
         ("Contrast agent", acquisition.get("contrast_agent") or UNKNOWN),
         ("Source", acquisition.get("source") or UNKNOWN),
+        *_patient(acquisition),
         *((title, str(acquisition[key])) for title, key in
           (("Series taken", "series_choice"), ("Study UID", "study_uid"), ("Series UID", "series_uid"))
           if acquisition.get(key)),
     ]
+
+
+def _patient(acquisition: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Age and sex, which bear on what a vBMD means, as far as they are known."""
+    age, sex = acquisition.get("patient_age_years"), SEX_TITLES.get(acquisition.get("patient_sex"))
+    return [(title, text) for title, text in (("Age", age and age_text(age)), ("Sex", sex)) if text]
 
 
 def _calibration(record: Mapping[str, Any]) -> list[tuple[str, str]]:
