@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .anatomy import LEVELS
 from .ctvolume import Acquisition, CTVolume
 from .files.atomic import whole_file, write_whole
 from .flags import Flag, Severity
@@ -101,6 +102,8 @@ def rois_state(rois: Rois) -> dict[str, Any]:
         "flags": [{**asdict(flag), "severity": flag.severity.value} for flag in rois.flags],
         "erosion": rois.erosion,
         "places": [vertebra.place for vertebra in rois.spine],
+        "bodies": {level: number for level in LEVELS for number, vertebra in enumerate(rois.spine)
+                   if vertebra.body is rois.masks.get(f"body_{level}")},
         "edited": sorted(rois.edited),
         "excluded": dict(rois.excluded),
     }
@@ -108,20 +111,24 @@ def rois_state(rois: Rois) -> dict[str, Any]:
 
 def rois_from_state(state: Mapping[str, Any], geometry: Geometry, masks: Mapping[str, Mask],
                     spine: tuple[Mask, ...]) -> Rois:
-    """Regions from their state and voxels. spine: bodies from head to foot, one for each place of the state.
+    """Regions from their state and voxels. spine: bodies from head to foot, one for each place of the state; those that
+    are a level's body are that mask itself.
 
     Raises ValueError when the state is of another version or does not fit the bodies.
     """
     _versioned(state)
     if len(spine) != len(state["places"]):
         raise ValueError(f"{len(spine)} vertebral bodies do not fit the {len(state['places'])} that were stored")
+    bodies = list(spine)
+    for level, number in state["bodies"].items():
+        bodies[number] = masks.get(f"body_{level}", bodies[number])
     return Rois(
         geometry, dict(masks),
         tuple(Keypoint(p["level"], tuple(p["position_lps_mm"]), p["confidence"]) for p in state["keypoints"]),
         tuple(_finding(level) for level in state["levels"]),
         tuple(_flag(flag) for flag in state["flags"]),
         state["erosion"],
-        tuple(Vertebra(place, body) for place, body in zip(state["places"], spine, strict=True)),
+        tuple(Vertebra(place, body) for place, body in zip(state["places"], bodies, strict=True)),
         frozenset(state["edited"]), dict(state["excluded"]))
 
 

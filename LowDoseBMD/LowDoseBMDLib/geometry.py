@@ -88,6 +88,16 @@ class Geometry:
         matrix[:3, 3] = corner + matrix[:3, :3] @ np.full(3, 0.5)
         return Geometry(tuple(int(n) for n in shape_ijk[::-1]), matrix)
 
+    @property
+    def ijk_to_ras(self) -> np.ndarray:
+        """(4, 4) voxel indices (i, j, k) -> RAS mm, as Slicer and NIfTI want it."""
+        return np.diag([-1.0, -1.0, 1.0, 1.0]) @ self.ijk_to_lps
+
+    @staticmethod
+    def from_ijk_to_ras(shape_kji: tuple[int, int, int], ijk_to_ras: np.ndarray) -> Geometry:
+        """The inverse of ijk_to_ras."""
+        return Geometry(shape_kji, np.diag([-1.0, -1.0, 1.0, 1.0]) @ ijk_to_ras)
+
     @staticmethod
     def from_image(image: SimpleITK.Image) -> Geometry:
         """Geometry of a 3D SimpleITK image."""
@@ -137,6 +147,29 @@ def resample(array: np.ndarray, source: Geometry, target: Geometry, outside: flo
         float(outside), image.GetPixelID(),
     )
     return sitk.GetArrayFromImage(grid).astype(bool if array.dtype == bool else array.dtype, copy=False)
+
+
+def move_voxels(array: np.ndarray, source: Geometry, target: Geometry) -> tuple[np.ndarray, tuple[int, int, int], bool]:
+    """A region from one grid on another: the bool array (k, j, i) along the target's axes, the target's index of its
+    first voxel (which may lie outside of the target), and whether it was moved exactly.
+
+    Where the voxels of both grids coincide, in any order of axes, the region is turned and nothing is lost; else each
+    target voxel takes the nearest source voxel.
+    """
+    to_target = np.linalg.inv(target.ijk_to_lps) @ source.ijk_to_lps
+    turn, offset = np.rint(to_target[:3, :3]).astype(int), np.rint(to_target[:3, 3]).astype(int)
+    coincide = np.all(np.abs(turn).sum(axis=0) == 1) and np.all(np.abs(turn).sum(axis=1) == 1)
+    last = np.array(source.shape_kji[::-1]) - 1
+    corners = np.array(np.meshgrid(*zip((0, 0, 0), last, strict=True))).reshape(3, -1).T
+    drift = (corners @ (to_target[:3, :3] - turn).T + to_target[:3, 3] - offset) * target.spacing_mm
+    if not coincide or np.abs(drift).max() > GRID_TOLERANCE_MM:
+        return resample(array, source, target, outside=0, nearest=True), (0, 0, 0), False
+    axes = np.abs(turn).argmax(axis=1)
+    flips = turn[np.arange(3), axes] < 0
+    low = np.minimum(offset, offset + turn @ last)
+    order = tuple(2 - int(a) for a in axes[::-1])
+    turned = array.transpose(order)[tuple(slice(None, None, -1 if f else 1) for f in flips[::-1])]
+    return turned, tuple(int(n) for n in low[::-1]), True
 
 
 def draw_mask(chance: np.ndarray, source: Geometry, target: Geometry, threshold: float = 0.5) -> Mask:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import quality
-from .anatomy import LEVELS, SIDES
+from .anatomy import LEVELS, SIDES, STRUCTURES
 from .calibration import Z95, Calibration
 from .ctvolume import CTVolume
 from .flags import Flag, Severity
@@ -59,7 +59,8 @@ class LevelMeasurement:
 
     used: it belongs to the mean. kept_fraction: trabecular over body volume, None without a body mask.
     hu_se: standard error of hu_mean. hu_block_sd: SD of 6 mm block means, nearly free of noise.
-    confidence: of the keypoint, 0..1, None when a person set it.
+    confidence: of the keypoint, 0..1, None when a person set it. edited: a reader drew its body or region or moved its
+    keypoint. excluded: why a reader left it out of the mean, or empty.
     """
 
     name: str
@@ -78,6 +79,8 @@ class LevelMeasurement:
     centre_lps_mm: tuple[float, float, float] | None = None
     confidence: float | None = None
     reason: str = ""
+    edited: bool = False
+    excluded: str = ""
 
     @property
     def measured(self) -> bool:
@@ -104,7 +107,8 @@ class Measurement:
 
     levels: T12, L1, L2, always all three. mean_of: the levels of the mean. category: NORMAL, LOW_BONE_MASS or
     OSTEOPOROSIS_RANGE; category_provisional while the calibration is not a site's own. p_below_80: probability
-    that the true mean lies below 80 mg/cm3. flags: those of the Rois first, then what was found here.
+    that the true mean lies below 80 mg/cm3. flags: those of the Rois first, then what was found here. edited: what a
+    reader changed, as in Rois, sorted.
     """
 
     status: str
@@ -121,6 +125,7 @@ class Measurement:
     p_below_80: float | None = None
     flags: tuple[Flag, ...] = ()
     erosion: str = "physical"
+    edited: tuple[str, ...] = ()
 
     def level(self, name: str) -> LevelMeasurement | None:
         return next((entry for entry in self.levels if entry.name == name), None)
@@ -139,17 +144,17 @@ def measure(ct: CTVolume, rois: Rois, calibration: Calibration) -> Measurement:
     muscle = _muscle(ct, rois)
     fat = _fat(ct, rois)
     levels = tuple(_level(ct, rois, name) for name in LEVELS)
-    mean_of = choose_levels(tuple(level.name for level in levels if level.measured))
+    mean_of = choose_levels(tuple(level.name for level in levels if level.measured and not level.excluded))
     refusals = (*_refusals(levels, muscle, fat), *_unknown_level(rois, mean_of))
     if not _missing_reference(refusals):
         levels = tuple(_with_vbmd(level, muscle, fat, calibration, mean_of) for level in levels)
     bare = Measurement("refused" if refusals else "measured", levels, muscle, fat, calibration,
                        category_provisional=calibration.provisional or _voltage_mismatch(ct, calibration),
-                       erosion=rois.erosion)
+                       erosion=rois.erosion, edited=tuple(sorted(rois.edited)))
     result = bare if refusals else _with_mean(bare, mean_of)
     found = (*refusals, *_result_flags(result), *_voltage_flags(ct, calibration),
              *quality.assess(ct, rois, levels, muscle, fat))
-    return replace(result, flags=_merge(rois.flags, found))
+    return replace(result, flags=_merge(tuple(f for f in rois.flags if not _superseded(f, rois.edited)), found))
 
 
 def choose_levels(usable: tuple[str, ...]) -> tuple[str, ...]:
@@ -178,7 +183,8 @@ def _level(ct: CTVolume, rois: Rois, name: str) -> LevelMeasurement:
     finding, keypoint = rois.level(name), rois.keypoint(name)
     level = LevelMeasurement(name, complete=finding is not None and finding.complete,
                              confidence=keypoint.confidence if keypoint else None,
-                             centre_lps_mm=_centre(ct, rois, name))
+                             centre_lps_mm=_centre(ct, rois, name), excluded=rois.excluded.get(name, ""),
+                             edited=any(f"{part}_{name}" in rois.edited for part in ("body", "trabecular", "keypoint")))
     stats = _stats(ct, rois, f"trabecular_{name}")
     body = _volume_mm3(ct, rois, f"body_{name}")
     level = replace(level, volume_mm3=stats.volume_mm3, kept_fraction=stats.volume_mm3 / body if body else None)
@@ -272,9 +278,8 @@ def _missing_reference(refusals: tuple[Flag, ...]) -> bool:
 def _refusals(levels: tuple[LevelMeasurement, ...], muscle: TissueMeasurement | None,
               fat: TissueMeasurement | None) -> tuple[Flag, ...]:
     sentences = {}
-    if not any(level.measured for level in levels):
-        why = "; ".join(level.reason if level.reason.startswith(level.name) else f"{level.name}: {level.reason}"
-                        for level in levels)
+    if not any(level.measured and not level.excluded for level in levels):
+        why = "; ".join(_why_not(level) for level in levels)
         sentences["no_level"] = (f"No vBMD: neither T12, L1 nor L2 can be measured ({why}). "
                                  "Use a scan that reaches below L2, or draw the trabecular regions.")
     if muscle is None:
@@ -289,6 +294,12 @@ def _refusals(levels: tuple[LevelMeasurement, ...], muscle: TissueMeasurement | 
     return tuple(Flag(code, Severity.REFUSED, text) for code, text in sentences.items())
 
 
+def _why_not(level: LevelMeasurement) -> str:
+    if level.measured:
+        return f"{level.name}: left out by a reader ({level.excluded})"
+    return level.reason if level.reason.startswith(level.name) else f"{level.name}: {level.reason}"
+
+
 def _unknown_level(rois: Rois, mean_of: tuple[str, ...]) -> tuple[Flag, ...]:
     """One vertebra whose name is in doubt is no measurement of T12, L1 or L2; of two, a reader can confirm the names."""
     if len(mean_of) != 1 or not any(flag.code == "level_uncertain" for flag in rois.flags):
@@ -299,7 +310,7 @@ def _unknown_level(rois: Rois, mean_of: tuple[str, ...]) -> tuple[Flag, ...]:
 
 def _result_flags(result: Measurement) -> tuple[Flag, ...]:
     """Flags that follow from the measurement's own rules rather than from the picture."""
-    flags = [flag for level in result.levels for flag in _roi_flags(level)]
+    flags = [flag for level in result.levels for flag in (*_roi_flags(level), *_reader_flags(level))]
     if result.status == "refused":
         return tuple(flags)
     if len(result.mean_of) == 1:
@@ -347,6 +358,25 @@ def _roi_flags(level: LevelMeasurement) -> tuple[Flag, ...]:
     return (Flag("small_roi", Severity.LIMITED, f"The trabecular region of {level.name} is "
                  f"{level.volume_mm3 / 1000:.1f} cm3{share}; below 3 cm3 or 15 % it may not speak for the body.",
                  level.name, level.centre_lps_mm),)
+
+
+def _reader_flags(level: LevelMeasurement) -> tuple[Flag, ...]:
+    if not level.excluded:
+        return ()
+    return (Flag("level_excluded", Severity.INFO, f"A reader left {level.name} out of the mean: {level.excluded}.", level.name,
+                 level.centre_lps_mm),)
+
+
+_SUPERSEDED_BY = {"muscle": "muscle", "fat": "fat", "aorta": "vessel"}
+"""First word of a proposal's flag and the group of the registry that it speaks of."""
+
+
+def _superseded(flag: Flag, edited: frozenset[str]) -> bool:
+    """What was said of a proposed region no longer holds once a reader drew it; quality.assess judges it anew."""
+    if flag.code == "body_copied":
+        return f"body_{flag.level}" in edited
+    group = _SUPERSEDED_BY.get(flag.code.partition("_")[0])
+    return group is not None and any(STRUCTURES[name].group == group for name in edited & STRUCTURES.keys())
 
 
 def _merge(first: tuple[Flag, ...], then: tuple[Flag, ...]) -> tuple[Flag, ...]:

@@ -14,16 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-from .anatomy import BONES, LEVELS, SIDES, STRUCTURES
+from .anatomy import BONES, LEVELS, SIDES, SPINE, STRUCTURES
 from .bodies import Spine, draw_bodies
 from .bones import segment_bones
 from .bundle import load_bundle, models_folder
 from .ctvolume import CTVolume
 from .flags import Flag, Severity
+from .geometry import Geometry
 from .inference import Engine, Progress, open_engine, silent
 from .keypoints import find_keypoints
 from .levels import Numbering, name_levels
-from .rois import Keypoint, LevelFinding, Mask, Rois
+from .rois import Keypoint, LevelFinding, Mask, Rois, Vertebra
 from .schemes import read_scheme
 from .splitting import split_vertebrae
 from .tissues import find_tissues
@@ -31,6 +32,11 @@ from .vertebrae import assess_levels, trabecular_mask
 
 EROSIONS: tuple[str, ...] = ("physical", "paper", "voxels")
 
+NEAR_LEVELS = ("T11", *LEVELS, "L3")
+"""Levels that are measured and the neighbours beside which muscle and fat are looked for."""
+
+DRAWN_LEVELS = SPINE[SPINE.index("T8"):]
+"""Bodies drawn on the CT's grid: those measured, their neighbours, and what a reader may move the names to."""
 
 MUSCLE_NAMES: dict[str, str] = {
     **{f"{theirs}_{side}": f"{ours}_{side}" for side in SIDES
@@ -92,19 +98,13 @@ def propose_rois(ct: CTVolume, models: Models, erosion: str = "physical", watch:
     with watch.stage("keypoints") as progress:
         numbering = name_levels(spine, find_keypoints(ct, models.keypoints, progress), bones)
     with watch.stage("drawing regions"):
-        bodies = _named_bodies(spine, numbering, ct)
+        bodies = {name: spine.mask(body, ct.geometry)
+                  for name, body in zip(numbering.names, spine.bodies, strict=True) if name in DRAWN_LEVELS}
         bone_masks = {**bones.masks(ct.geometry), "vertebrae": spine.vertebrae(ct.geometry)}
     keypoints = tuple(
         Keypoint(name, tuple(float(c) for c in body.centre_lps_mm), numbering.probability)
         for name, body in zip(numbering.names, spine.bodies, strict=True) if name in LEVELS)
     return _complete(ct, bodies, bone_masks, keypoints, numbering.flags, erosion, watch=watch)
-
-
-def _named_bodies(spine: Spine, numbering: Numbering, ct: CTVolume) -> dict[str, Mask]:
-    """Masks on the CT's grid of the bodies that matter: T12-L2 and the neighbours they are judged against."""
-    wanted = ("T11", *LEVELS, "L3")
-    return {name: spine.mask(body, ct.geometry)
-            for name, body in zip(numbering.names, spine.bodies, strict=True) if name in wanted}
 
 
 def rois_from_labels(ct: CTVolume, labels: np.ndarray, scheme: str, erosion: str = "physical",
@@ -121,7 +121,7 @@ def rois_from_labels(ct: CTVolume, labels: np.ndarray, scheme: str, erosion: str
         bodies = dict(anatomy.bodies)
         missing = {name: mask for name, mask in anatomy.vertebrae.items() if name not in bodies}
         bodies.update({name: split.body for name, split in split_vertebrae(missing, ct.geometry).items()})
-    keypoints = tuple(Keypoint(name, tuple(float(c) for c in bodies[name].centroid_lps_mm(ct.geometry)))
+    keypoints = tuple(Keypoint(name, centre_of(bodies[name], ct.geometry))
                       for name in LEVELS if name in bodies and not bodies[name].empty)
     muscles = {ours: anatomy.others[theirs] for theirs, ours in MUSCLE_NAMES.items() if theirs in anatomy.others}
     flag = Flag("labels_given", Severity.INFO, f"Bones and levels were taken from a label map (scheme {scheme}), not "
@@ -135,16 +135,16 @@ def _complete(ct: CTVolume, bodies: Mapping[str, Mask], bones: Mapping[str, Mask
     """The stages after bones and names: completeness, trabecular masks, tissues."""
     watch = watch or Stopwatch()
     bodies = {name: mask for name, mask in bodies.items() if not mask.empty}
+    near = {name: bodies[name] for name in NEAR_LEVELS if name in bodies}
     with watch.stage("trabecular bone"):
-        findings = tuple(f for f in assess_levels(bodies, ct.geometry, ct) if f.name in LEVELS)
-        masks, findings = _trabecular(ct, bodies, findings, erosion)
+        masks, findings = _trabecular(ct, near, assess_levels(near, ct.geometry, ct), erosion)
     with watch.stage("muscle and fat") as progress:
-        near = {name: mask for name, mask in bodies.items() if name in ("T11", *LEVELS, "L3")}
         tissues = find_tissues(ct, near, bones.get("vertebrae"), muscles, progress)
     body_masks = {f"body_{name}": bodies[name] for name in LEVELS if name in bodies}
     kept = {name: bones[name] for name in BONES if name in bones and not bones[name].empty}
+    spine = tuple(Vertebra(place, bodies[name]) for place, name in enumerate(SPINE) if name in bodies)
     return Rois(ct.geometry, {**kept, **body_masks, **masks, **tissues.masks}, keypoints, findings,
-                (*flags, *tissues.flags), erosion)
+                (*flags, *tissues.flags), erosion, spine)
 
 
 def _trabecular(ct: CTVolume, bodies: Mapping[str, Mask], findings: tuple[LevelFinding, ...],
@@ -152,13 +152,18 @@ def _trabecular(ct: CTVolume, bodies: Mapping[str, Mask], findings: tuple[LevelF
     masks, updated = {}, []
     for finding in findings:
         if finding.complete:
-            posterior = np.array(finding.axes_lps[1]) if finding.axes_lps else None
-            mask, distance_mm = trabecular_mask(bodies[finding.name], ct.geometry, erosion, posterior=posterior)
-            finding = replace(finding, erosion_mm=distance_mm)
+            mask, finding = trabecular_core(ct, bodies[finding.name], finding, erosion)
             if not mask.empty:
                 masks[f"trabecular_{finding.name}"] = mask
         updated.append(finding)
     return masks, tuple(updated)
+
+
+def trabecular_core(ct: CTVolume, body: Mask, finding: LevelFinding, erosion: str) -> tuple[Mask, LevelFinding]:
+    """The core of one body, and its finding with the erosion distance that was used."""
+    posterior = np.array(finding.axes_lps[1]) if finding.axes_lps else None
+    mask, distance_mm = trabecular_mask(body, ct.geometry, erosion, posterior=posterior)
+    return mask, replace(finding, erosion_mm=distance_mm)
 
 
 def rois_from_masks(ct: CTVolume, masks: Mapping[str, Mask], keypoints: tuple[Keypoint, ...] = (),
@@ -170,27 +175,34 @@ def rois_from_masks(ct: CTVolume, masks: Mapping[str, Mask], keypoints: tuple[Ke
     """
     bodies = {name: masks[f"body_{name}"] for name in LEVELS
               if f"body_{name}" in masks and not masks[f"body_{name}"].empty}
-    named = {name for name in LEVELS if f"trabecular_{name}" in masks}
-    drawn = {name for name in named if not masks[f"trabecular_{name}"].empty}
+    cores = {name: masks[f"trabecular_{name}"] for name in LEVELS if f"trabecular_{name}" in masks}
     findings = {f.name: f for f in assess_levels(bodies, ct.geometry, ct)} if bodies else {}
-    derived, made = _trabecular(ct, bodies, tuple(f for f in findings.values() if f.name not in named), erosion)
-    flags = [Flag("regions_given", Severity.INFO, "Regions and level names were taken from a segmentation file, as a "
-                                                  "reader left them.")]
-    levels = {f.name: f for f in made}
-    for name in sorted(named - drawn):
-        levels[name] = LevelFinding(name, False, "a reader left its region empty")
-    for name in sorted(drawn):
-        found = findings.get(name, LevelFinding(name, True))
-        if not found.complete:
-            flags.append(Flag("reader_overrides", Severity.CAUTION,
-                              f"{name} is measured in the reader's own region although {found.reason}", name))
-        levels[name] = replace(found, complete=True, reason="")
+    derived, made = _trabecular(ct, bodies, tuple(f for f in findings.values() if f.name not in cores), erosion)
+    levels = {f.name: f for f in made} | {name: drawn_level(name, core, findings.get(name)) for name, core in cores.items()}
     points = {point.level: point for point in keypoints}
     for name in LEVELS:
         if name not in points and name in bodies:
-            centre = bodies[name].centroid_lps_mm(ct.geometry)
-            points[name] = Keypoint(name, tuple(float(c) for c in centre))
+            points[name] = Keypoint(name, centre_of(bodies[name], ct.geometry))
     kept = {name: mask for name, mask in masks.items() if name in STRUCTURES and not mask.empty}
-    ordered = tuple(levels[name] for name in LEVELS if name in levels)
-    return Rois(ct.geometry, {**kept, **derived}, tuple(points[n] for n in LEVELS if n in points), ordered,
-                tuple(flags), "edited" if drawn else erosion)
+    flag = Flag("regions_given", Severity.INFO, "Regions and level names were taken from a segmentation file, as a "
+                                                "reader left them.")
+    return Rois(ct.geometry, {**kept, **derived}, tuple(points[n] for n in LEVELS if n in points),
+                tuple(levels[name] for name in LEVELS if name in levels), (flag,),
+                "edited" if any(not core.empty for core in cores.values()) else erosion)
+
+
+def drawn_level(name: str, core: Mask, assessed: LevelFinding | None) -> LevelFinding:
+    """What is known of a level whose trabecular region a reader drew: it is measured as it is, or left out when empty.
+
+    assessed: what its body looks like, where there is one.
+    """
+    if core.empty:
+        return LevelFinding(name, False, "a reader left its region empty")
+    found = assessed or LevelFinding(name, True)
+    return replace(found, complete=True, reason="", overridden=found.reason, erosion_mm=None)
+
+
+def centre_of(mask: Mask, geometry: Geometry) -> tuple[float, float, float]:
+    """Centre of mass of a region that is not empty, LPS mm."""
+    x, y, z = mask.centroid_lps_mm(geometry)
+    return float(x), float(y), float(z)

@@ -19,24 +19,29 @@ from .measurement import (
     Measurement,
     TissueMeasurement,
 )
+from .review import Review
 
 SCHEMA_VERSION = 1
 """Of measurement.json; raised when a field changes its meaning or goes, not when one is added."""
 
 
 def to_dict(measurement: Measurement, acquisition: Acquisition, software: Mapping[str, Any],
-            seconds: float | Mapping[str, float]) -> dict[str, Any]:
+            seconds: float | Mapping[str, float], review: Review | None = None,
+            automatic_mean_mg_cm3: float | None = None) -> dict[str, Any]:
     """The content of measurement.json, schema version 1; null where a value is not known or not measured.
 
     Fields: schema_version; status (measured, refused); levels[]: name, complete, used, hu_mean, hu_sd,
     hu_median, hu_se, volume_mm3, kept_fraction (0..1), vbmd_mg_cm3, vbmd_sd_mg_cm3, vbmd_ci95 [low, high],
-    centre_lps_mm [x, y, z], confidence (0..1), reason (why not measured, or empty); muscle and fat:
+    centre_lps_mm [x, y, z], confidence (0..1), reason (why not measured, or empty), edited (by a reader), excluded (why a
+    reader left it out of the mean, or empty); muscle and fat:
     structures[], hu_mean, hu_sd, hu_median, hu_se, volume_mm3, side_hu {structure: HU};
     mean_vbmd_mg_cm3, mean_vbmd_sd_mg_cm3, mean_vbmd_ci95, mean_of[]; category (normal, low_bone_mass,
     osteoporosis_range), category_provisional, p_below_80, limits_mg_cm3 [80, 120]; calibration: as in a
     calibration file; erosion (physical, paper, voxels, edited); flags[]: code, severity (info, caution,
     limited, refused), sentence, level, position_lps_mm; acquisition: the fields of Acquisition; software: as
-    given (versions, model hashes); seconds: as given. HU, mm, mm3 and mg/cm3 are rounded to 0.1, fractions
+    given (versions, model hashes); seconds: as given; edited[]: structures that a reader drew or changed, and
+    keypoint_<level>; automatic_mean_vbmd_mg_cm3: the mean before a reader's edits; review: null, or decision (accepted,
+    rejected), reader, comment, signed_at (ISO 8601). HU, mm, mm3 and mg/cm3 are rounded to 0.1, fractions
     and probabilities to 0.001.
     """
     return {
@@ -59,6 +64,9 @@ def to_dict(measurement: Measurement, acquisition: Acquisition, software: Mappin
         "acquisition": _rounded(asdict(acquisition), 6),
         "software": _rounded(dict(software), 6),
         "seconds": _rounded(seconds, 3),
+        "edited": list(measurement.edited),
+        "automatic_mean_vbmd_mg_cm3": _rounded(automatic_mean_mg_cm3),
+        "review": None if review is None else asdict(review),
     }
 
 

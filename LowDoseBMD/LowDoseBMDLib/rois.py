@@ -27,7 +27,7 @@ class Mask:
         """Crop a bool array (k, j, i), which begins at start_kji of the CT's grid, to its bounding box."""
         where = [np.flatnonzero(array.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
         if where[0].size == 0:
-            return Mask(np.zeros((0, 0, 0), bool), (0, 0, 0))
+            return NO_VOXELS
         low = [int(w[0]) for w in where]
         box = tuple(slice(int(w[0]), int(w[-1]) + 1) for w in where)
         start = tuple(a + b for a, b in zip(start_kji, low, strict=True))
@@ -61,6 +61,10 @@ class Mask:
         return array
 
 
+NO_VOXELS = Mask(np.zeros((0, 0, 0), bool), (0, 0, 0))
+"""The empty region."""
+
+
 @dataclass(frozen=True)
 class Keypoint:
     """Centre of a vertebral body. confidence: 0..1, or None when a person or another label map set it."""
@@ -90,7 +94,8 @@ class LevelFinding:
     complete: the whole body is in the scan. reason: why not, or empty. axes_lps: unit vectors as rows,
     (left, posterior, superior) of the vertebra itself; None when unknown. height_mm: (anterior, middle,
     posterior) heights of the body; None when unknown. erosion_mm: distance actually used for the
-    trabecular mask (mode physical), None otherwise.
+    trabecular mask (mode physical), None otherwise. overridden: why the body did not look whole, where a reader's
+    own region is measured all the same.
     """
 
     name: str
@@ -99,6 +104,7 @@ class LevelFinding:
     axes_lps: tuple[tuple[float, float, float], ...] | None = None
     height_mm: tuple[float, float, float] | None = None
     erosion_mm: float | None = None
+    overridden: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,8 +115,9 @@ class Rois:
     LevelFinding for each level that was found at all. flags: what the proposing stages had to say.
     erosion: how trabecular masks were made: physical, paper or voxels; edited, when all that is known is that
     a reader gave them. spine: every vertebral body that was found, head to foot, for neighbours and for a reader
-    who moves the names. edited: names of the structures that a reader drew or changed. excluded: levels that a
-    reader left out of the mean, with the reason.
+    who moves the names. edited: names of the structures that a reader drew or changed, keypoint_<level> of keypoints
+    that a reader moved, level_names where a reader moved the names. excluded: levels that a reader left out of the mean,
+    with the reason.
     """
 
     geometry: Geometry

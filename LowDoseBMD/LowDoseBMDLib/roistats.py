@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .ctvolume import CTVolume
-from .rois import Mask
+from .rois import NO_VOXELS, Mask
 
 BLOCK_MM = 6.0
 """Edge of the blocks whose means give the standard error. Neighbouring voxels share noise, such blocks hardly:
@@ -46,7 +46,7 @@ def clip(mask: Mask, shape_kji: tuple[int, int, int]) -> Mask:
     low = np.maximum(start, 0)
     high = np.minimum(start + mask.voxels.shape, shape_kji)
     if np.any(high <= low):
-        return Mask(np.zeros((0, 0, 0), bool), (0, 0, 0))
+        return NO_VOXELS
     inner = tuple(slice(int(a), int(b)) for a, b in zip(low - start, high - start, strict=True))
     return Mask(mask.voxels[inner], tuple(int(n) for n in low))
 

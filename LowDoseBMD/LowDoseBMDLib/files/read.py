@@ -55,6 +55,14 @@ def read_ct(path: Path, series: str | None = None) -> CTVolume:
         from .dicom import read_series
 
         array, geometry, acquisition = read_series(path, series)
+    return ct_from_array(array, geometry, acquisition)
+
+
+def ct_from_array(array: np.ndarray, geometry: Geometry, acquisition: Acquisition) -> CTVolume:
+    """A CT from values (k, j, i) on a grid whose axes may run anywhere; values are copied only where they must be.
+
+    Raises Refusal when they cannot be a CT that is fit to measure.
+    """
     refuse_implausible(array)
     ct = reorient(compact(array), geometry, acquisition)
     if ct.hu.shape[0] < MIN_SLICES:

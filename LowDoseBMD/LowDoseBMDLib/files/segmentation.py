@@ -20,8 +20,8 @@ import numpy as np
 
 from ..anatomy import BY_LABEL, STRUCTURES, Code, Structure
 from ..flags import Refusal
-from ..geometry import Geometry, lps_to_ras, resample
-from ..rois import Mask, Rois
+from ..geometry import Geometry, resample
+from ..rois import NO_VOXELS, Mask, Rois
 from .atomic import whole_file
 
 if TYPE_CHECKING:
@@ -184,8 +184,7 @@ def _vector(values: np.ndarray) -> str:
 def _reference_geometry(geometry: Geometry) -> str:
     """The CT's whole grid as Slicer serialises it (IJK to RAS, row by row; extent), so that drawing in
     Slicer is not confined to the stored box."""
-    matrix = geometry.ijk_to_lps.copy()
-    matrix[:3] = lps_to_ras(matrix[:3].T).T
+    matrix = geometry.ijk_to_ras
     extent = [n for size in geometry.shape_kji[::-1] for n in (0, size - 1)]
     return "".join(f"{v!r};" for v in [*map(float, matrix.ravel()), *map(int, extent)])
 
@@ -346,7 +345,7 @@ def _split(labels: np.ndarray, start: tuple[int, int, int], segments: list[_Segm
     for segment in segments:
         box = boxes[segment.value - 1] if 0 < segment.value <= len(boxes) else None
         if box is None:
-            masks[segment.structure.name] = Mask(np.zeros((0, 0, 0), bool), (0, 0, 0))
+            masks[segment.structure.name] = NO_VOXELS
         else:
             corner = tuple(s + b.start for s, b in zip(start, box, strict=True))
             masks[segment.structure.name] = Mask.from_array(labels[box] == segment.value, corner)

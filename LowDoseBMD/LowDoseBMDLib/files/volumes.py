@@ -54,7 +54,7 @@ def read_volume(path: Path) -> tuple[np.ndarray, Geometry]:
         image = _drop_unit_axes(reader.Execute())
     except RuntimeError as error:
         raise _reading_failed(path, error) from error
-    _refuse_shear(Geometry.from_image(image).direction)
+    refuse_shear(Geometry.from_image(image).direction)
     return sitk.GetArrayFromImage(image), Geometry.from_image(image)
 
 
@@ -78,10 +78,11 @@ def _refuse_nifti_shear(reader: SimpleITK.ImageFileReader) -> None:
     axes = np.array(rows)[:, :3]
     lengths = np.linalg.norm(axes, axis=0)
     if np.all(lengths > 0):
-        _refuse_shear(axes / lengths)
+        refuse_shear(axes / lengths)
 
 
-def _refuse_shear(direction: np.ndarray) -> None:
+def refuse_shear(direction: np.ndarray) -> None:
+    """Raise Refusal ``sheared`` when the axes, (3, 3) unit columns, are not at right angles."""
     cosines = np.abs(direction.T @ direction - np.eye(3))
     if cosines.max() > SHEAR_TOLERANCE:
         angle = float(np.degrees(np.arcsin(min(1.0, cosines.max()))))

@@ -1,0 +1,67 @@
+"""Keypoints as a point list with three names, which a reader can place and drag but not rename or remove."""
+
+from __future__ import annotations
+
+import numpy as np
+import slicer
+from LowDoseBMDLib.anatomy import LEVELS, STRUCTURES
+from LowDoseBMDLib.geometry import lps_to_ras
+from LowDoseBMDLib.rois import Keypoint
+
+MOVED_MM = 0.01
+"""Smaller differences are rounding of a saved file, not a reader's hand."""
+
+
+def create_keypoints(scene: slicer.vtkMRMLScene, name: str) -> slicer.vtkMRMLMarkupsFiducialNode:
+    """A point list with T12, L1 and L2, none of them placed yet."""
+    node = slicer.vtkMRMLMarkupsFiducialNode()
+    node.SetName(name)
+    scene.AddNode(node)
+    node.CreateDefaultDisplayNodes()
+    for level in LEVELS:
+        node.AddControlPoint(0.0, 0.0, 0.0, level)
+        node.UnsetNthControlPointPosition(node.GetNumberOfControlPoints() - 1)
+    node.SetFixedNumberOfControlPoints(True)
+    display = node.GetDisplayNode()
+    colour = [part / 255 for part in STRUCTURES[f"trabecular_{LEVELS[1]}"].colour]
+    display.SetSelectedColor(colour)
+    display.SetColor(colour)
+    display.SetTextScale(3.0)
+    display.SetGlyphScale(2.0)
+    return node
+
+
+def write_keypoints(node: slicer.vtkMRMLMarkupsFiducialNode, keypoints: tuple[Keypoint, ...]) -> None:
+    """Place the points of these levels; levels that are not given become unplaced."""
+    placed = {point.level: point.position_lps_mm for point in keypoints}
+    shown = {point.level: point.position_lps_mm for point in read_keypoints(node)}
+    for index, level in enumerate(LEVELS):
+        if level in placed and not _same(placed[level], shown.get(level)):
+            node.SetNthControlPointPosition(index, *lps_to_ras(np.array(placed[level])).tolist())
+        elif level not in placed and level in shown:
+            node.UnsetNthControlPointPosition(index)
+
+
+def read_keypoints(node: slicer.vtkMRMLMarkupsFiducialNode) -> tuple[Keypoint, ...]:
+    """The placed points in the world, whoever placed them; confidence is not stored in the node."""
+    found = []
+    for index, level in enumerate(LEVELS[:node.GetNumberOfControlPoints()]):
+        if node.GetNthControlPointPositionStatus(index) == slicer.vtkMRMLMarkupsNode.PositionDefined:
+            x, y, z = lps_to_ras(np.array(node.GetNthControlPointPositionWorld(index)))
+            found.append(Keypoint(level, (float(x), float(y), float(z))))
+    return tuple(found)
+
+
+def moved_keypoints(node: slicer.vtkMRMLMarkupsFiducialNode, known: tuple[Keypoint, ...]) -> tuple[Keypoint, ...]:
+    """Points that were placed or dragged since ``known``."""
+    before = {point.level: point.position_lps_mm for point in known}
+    return tuple(point for point in read_keypoints(node) if not _same(point.position_lps_mm, before.get(point.level)))
+
+
+def lock(node: slicer.vtkMRMLMarkupsFiducialNode, locked: bool) -> None:
+    """Let a reader drag the points, or not."""
+    node.SetLocked(locked)
+
+
+def _same(first: tuple[float, ...], second: tuple[float, ...] | None) -> bool:
+    return second is not None and float(np.abs(np.subtract(first, second)).max()) <= MOVED_MM

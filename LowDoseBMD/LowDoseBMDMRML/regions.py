@@ -1,0 +1,75 @@
+"""Between the regions of a study and its nodes: shown, read where they were touched, read back whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from LowDoseBMDLib.anatomy import STRUCTURES
+from LowDoseBMDLib.exchange import rois_from_state, rois_state
+from LowDoseBMDLib.geometry import Geometry
+from LowDoseBMDLib.rois import NO_VOXELS, Mask, Rois
+
+from . import markups, segments
+from .study import Study
+from .volumes import node_grid
+
+
+def show_rois(study: Study, rois: Rois, shown: Rois | None) -> None:
+    """Write into the study's nodes what differs from what they show; all of it when that is None."""
+    grid = node_grid(study.volume_node)
+    before = dict.fromkeys(segments.OFFERED) if shown is None else shown.masks
+    for name in {**before, **rois.masks}:
+        mask = rois.masks.get(name)
+        if mask is None or mask is not before.get(name):
+            _show_region(study, grid, name, mask, rois.geometry)
+    if shown is None or _bodies(shown) != _bodies(rois):
+        _show_spine(study, grid, rois)
+    segments.order_segments(study.segmentation_node)
+    markups.write_keypoints(study.keypoints_node, rois.keypoints)
+
+
+def _show_region(study: Study, grid: Geometry, name: str, mask: Mask | None, geometry: Geometry) -> None:
+    node = study.segmentation_node
+    if mask is None and name not in segments.OFFERED:
+        node.GetSegmentation().RemoveSegment(name)
+    else:
+        segments.write_region(node, grid, name, NO_VOXELS if mask is None else mask, geometry)
+
+
+def _bodies(rois: Rois) -> tuple[Mask, ...]:
+    return tuple(vertebra.body for vertebra in rois.spine)
+
+
+def _show_spine(study: Study, grid: Geometry, rois: Rois) -> None:
+    study.spine_node.GetSegmentation().RemoveAllSegments()
+    for number, body in enumerate(_bodies(rois)):
+        segments.write_region(study.spine_node, grid, _spine_id(number), body, rois.geometry)
+
+
+def _spine_id(number: int) -> str:
+    """Vertebral bodies are numbered from the head, whatever they are called."""
+    return f"vertebral_body_{number + 1}"
+
+
+def region_times(study: Study) -> dict[str, int]:
+    """For every region a number that changes when its voxels may have changed."""
+    return {name: segments.region_time(study.segmentation_node, name) for name in STRUCTURES}
+
+
+def read_regions(study: Study, names: list[str], geometry: Geometry) -> dict[str, Mask]:
+    """These regions as their segments hold them now."""
+    return {name: segments.read_region(study.segmentation_node, name, geometry) for name in names}
+
+
+def state_of(rois: Rois) -> dict[str, Any]:
+    """All that the nodes' voxels do not hold; the counterpart of rois_of."""
+    return {**rois_state(rois), "masks": list(rois.masks)}
+
+
+def rois_of(study: Study, state: Mapping[str, Any], geometry: Geometry) -> Rois:
+    """The regions of a scene that was stored. Raises ValueError when the state does not fit the nodes."""
+    masks = read_regions(study, state["masks"], geometry)
+    spine = tuple(segments.read_region(study.spine_node, _spine_id(number), geometry)
+                  for number in range(len(state["places"])))
+    return rois_from_state(state, geometry, masks, spine)
