@@ -53,6 +53,8 @@ def copy_segmentation(scene: slicer.vtkMRMLScene, node: slicer.vtkMRMLSegmentati
         # Hidden segments too: in an image that several share, values without a segment would be drawn as another one.
         copy.GetSegmentation().AddSegment(_copy_segment(source, images), segment_id)
         copy.GetDisplayNode().SetSegmentVisibility(segment_id, _is_shown(node, segment_id, shown))
+    if node.GetDisplayNode() is not None:
+        _copy_look(node.GetDisplayNode(), copy.GetDisplayNode(), copy.GetSegmentation().GetSegmentIDs())
     return copy
 
 
@@ -87,6 +89,21 @@ def _is_shown(node: slicer.vtkMRMLSegmentationNode, segment_id: str, shown: Coll
         return segment_id in shown
     display = node.GetDisplayNode()
     return display is None or (bool(display.GetVisibility()) and display.GetSegmentVisibility(segment_id))
+
+
+def _copy_look(source: slicer.vtkMRMLSegmentationDisplayNode, target: slicer.vtkMRMLSegmentationDisplayNode,
+               segment_ids: Collection[str]) -> None:
+    """How cuts show the segments: outline and fill of all of them, and of each."""
+    target.SetSliceIntersectionThickness(source.GetSliceIntersectionThickness())
+    target.SetVisibility2DFill(source.GetVisibility2DFill())
+    target.SetVisibility2DOutline(source.GetVisibility2DOutline())
+    target.SetOpacity2DFill(source.GetOpacity2DFill())
+    target.SetOpacity2DOutline(source.GetOpacity2DOutline())
+    for segment_id in segment_ids:
+        target.SetSegmentVisibility2DFill(segment_id, source.GetSegmentVisibility2DFill(segment_id))
+        target.SetSegmentVisibility2DOutline(segment_id, source.GetSegmentVisibility2DOutline(segment_id))
+        target.SetSegmentOpacity2DFill(segment_id, source.GetSegmentOpacity2DFill(segment_id))
+        target.SetSegmentOpacity2DOutline(segment_id, source.GetSegmentOpacity2DOutline(segment_id))
 
 
 def _copy_segment(source: slicer.vtkSegment, images: dict[slicer.vtkOrientedImageData, slicer.vtkOrientedImageData],

@@ -45,24 +45,20 @@ MARGIN_PIXELS = 8
 ABOVE_RULER = 0.06
 """Share of the height that the scale takes at the bottom."""
 
-_SLICE_MANAGERS = (slicer.vtkMRMLSegmentationsDisplayableManager2D, slicer.vtkMRMLMarkupsDisplayableManager,
-                   slicer.vtkMRMLRulerDisplayableManager)
-_BONE_MANAGERS = (slicer.vtkMRMLSegmentationsDisplayableManager3D, slicer.vtkMRMLRulerDisplayableManager,
-                  slicer.vtkMRMLOrientationMarkerDisplayableManager)
 _SIDES = (("R", "L"), ("A", "P"), ("S", "I"))
 """Letters towards the positive and the negative end of R, A, S."""
 
 
 @dataclass(frozen=True)
 class SegmentStyle:
-    """How segments are drawn on a cut.
+    """How segments are drawn on a cut; None: as the segmentation node shows them.
 
-    outline_px: width of the outline, 0 for none. fill: opacity of the inside, 0..1. shown: ids of the segments
-    (names of the registry); None: those that the segmentation node shows.
+    outline_px: width of all outlines, 0 for none. fill: opacity of the inside of all segments, 0..1. shown: ids of the
+    segments (names of the registry).
     """
 
-    outline_px: int = 1
-    fill: float = 0.3
+    outline_px: int | None = None
+    fill: float | None = None
     shown: tuple[str, ...] | None = None
 
 
@@ -98,7 +94,7 @@ def slice_picture(volume_node: slicer.vtkMRMLScalarVolumeNode, segmentation_node
         try:
             _place_slice(logic.GetSliceNode(), orientation, centre_lps_mm, size, field_of_view_mm)
             _draw_volume(view, logic)
-            view.draw_with(_SLICE_MANAGERS, logic.GetSliceNode())
+            view.draw_with(_slice_managers(), logic.GetSliceNode())
             _write_letters(view, logic.GetSliceNode())
             _write(view, f"{orientation}\nW {window_hu[0]:.0f}  L {window_hu[1]:.0f}", (0.0, 1.0), CAPTION_PIXELS)
             return view.pixels()
@@ -106,14 +102,23 @@ def slice_picture(volume_node: slicer.vtkMRMLScalarVolumeNode, segmentation_node
             logic.SetMRMLScene(None)
 
 
+def _slice_managers() -> tuple[type, ...]:
+    # Looked up when they are used: Slicer loads them with its modules, which may be after this file.
+    return (slicer.vtkMRMLSegmentationsDisplayableManager2D, slicer.vtkMRMLMarkupsDisplayableManager,
+            slicer.vtkMRMLRulerDisplayableManager)
+
+
 def _style_segments(node: slicer.vtkMRMLSegmentationNode, style: SegmentStyle) -> None:
     display = node.GetDisplayNode()
     display.SetPreferredDisplayRepresentationName2D(LABELMAP)
-    display.SetVisibility2DOutline(style.outline_px > 0)
-    display.SetSliceIntersectionThickness(max(1, style.outline_px))
-    display.SetOpacity2DOutline(1.0)
-    display.SetVisibility2DFill(style.fill > 0)
-    display.SetOpacity2DFill(style.fill)
+    if style.outline_px is not None:
+        display.SetVisibility2DOutline(style.outline_px > 0)
+        display.SetSliceIntersectionThickness(max(1, style.outline_px))
+    if style.fill is not None:
+        display.SetVisibility2DFill(style.fill > 0)
+        display.SetOpacity2DFill(style.fill)
+        for segment_id in node.GetSegmentation().GetSegmentIDs():
+            display.SetSegmentOpacity2DFill(segment_id, 1.0)
 
 
 def _style_points(node: slicer.vtkMRMLMarkupsFiducialNode, project: bool) -> None:
@@ -207,10 +212,15 @@ def bones_picture(segmentation_node: slicer.vtkMRMLSegmentationNode,
         if copy.GetSegmentation().GetNumberOfSegments() == 0:
             raise ValueError(f"the segmentation {segmentation_node.GetName()} holds no bones and no trabecular regions")
         _style_bones(copy)
-        view.draw_with(_BONE_MANAGERS, _threed_node(view.scene))
+        view.draw_with(_bone_managers(), _threed_node(view.scene))
         _light(view.renderer)
         _aim(view.renderer, direction)
         return view.pixels()
+
+
+def _bone_managers() -> tuple[type, ...]:
+    return (slicer.vtkMRMLSegmentationsDisplayableManager3D, slicer.vtkMRMLRulerDisplayableManager,
+            slicer.vtkMRMLOrientationMarkerDisplayableManager)
 
 
 def _direction_ras(view_from: str | Sequence[float]) -> np.ndarray:

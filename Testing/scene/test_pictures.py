@@ -180,6 +180,19 @@ def test_what_the_node_hides_is_hidden(a_volume_node, a_segmentation_node) -> No
     assert not changes(take(a_volume_node, a_segmentation_node, style=style()), plain).any()
 
 
+def test_opacity_is_the_nodes_where_none_is_asked_for(a_volume_node, a_segmentation_node) -> None:
+    window = (400.0, 40.0)
+    display, colour = a_segmentation_node.GetDisplayNode(), np.array(STRUCTURES["psoas_left"].colour)
+    display.SetOpacity2DFill(1.0)
+    for fill in (0.4, 0.0):
+        display.SetSegmentOpacity2DFill("psoas_left", fill)
+        painted = take(a_volume_node, a_segmentation_node, window_hu=window)
+        expected = (1 - fill) * grey(small_torso.HU["muscle"], window) + fill * colour
+        np.testing.assert_allclose(painted[SIZE // 2, SIZE // 2], expected, atol=2)
+    painted = take(a_volume_node, a_segmentation_node, style=style("psoas_left"))
+    np.testing.assert_allclose(painted[SIZE // 2, SIZE // 2], colour, atol=1)
+
+
 @pytest.mark.parametrize("window_hu", [(400.0, 40.0), (1800.0, 400.0), (100.0, 500.0)])
 def test_grey_follows_window_and_level(window_hu: tuple[float, float], a_volume_node) -> None:
     taken = take(a_volume_node, centre=(0.0, 54.0, -330.0), window_hu=window_hu)
