@@ -40,7 +40,8 @@ class Layer:
 LIBRARY = Layer("the library", LIGHT | {"LowDoseBMDLib"}, LATE)
 SCENE = Layer("the scene layer", frozenset({"numpy", "vtk", "slicer", "LowDoseBMDLib", "LowDoseBMDMRML"}),
               untouched=APPLICATION)
-WINDOW = Layer("the window layer", SLICER | {"LowDoseBMDLib", "LowDoseBMDMRML", "LowDoseBMDQt"}, frozenset({"psutil"}))
+WINDOW = Layer("the window layer", SLICER | {"LowDoseBMDLib", "LowDoseBMDMRML", "LowDoseBMDQt"},
+               frozenset({"psutil", "packaging", "SampleData", "PyTorchUtils"}))
 SCRIPT = Layer("a script for Slicer", frozenset(), frozenset({"slicer", "LowDoseBMDLib"}))
 TRAINER = Layer("the Trainer's library", LIGHT | {"torch", "LowDoseBMDLib", "LowDoseBMDTrainerLib"}, LATE | {"onnx"})
 """Training is torch code throughout; what starts without torch (its command line) has a test of its own below."""

@@ -1,0 +1,385 @@
+"""The panel: which part shows what in which state. Each part has a file of its own."""
+
+from __future__ import annotations
+
+import html
+from datetime import datetime
+from typing import Any
+
+import slicer
+from LowDoseBMDLib.anatomy import LEVELS
+from LowDoseBMDMRML.volumes import acquisition_of
+from slicer.i18n import tr as _
+
+from . import views
+from .acquisition import patientName
+from .bones3d import Bones3D
+from .calibrations import CalibrationList, readChoice
+from .card import cardHtml, notes
+from .compare import Comparer
+from .correct import Corrector
+from .exclusion import ExclusionBox
+from .export import ExportBox
+from .flags_list import FlagsList
+from .levels_table import LevelsTable
+from .packages_box import PackagesBox
+from .parameter_node import WindowPreset
+from .review import SIGNED, ReviewBox
+from .run_bar import RunBar
+from .session import NO_CT, RUNNING, Session
+from .shortcuts import Shortcuts
+from .volume_facts import factsText, warningText
+
+LEVEL_UNCERTAIN = "level_uncertain"
+
+
+class Panel:
+    """Binds the widgets of LowDoseBMD.ui (``ui``) to a session. parameterNode: None while no scene is shown.
+
+    requirements: path of the file of packages that measuring needs.
+    """
+
+    def __init__(self, ui: Any, session: Session, requirements: str) -> None:
+        self.ui = ui
+        self.session = session
+        self.parameterNode: Any = None
+        self._live: Any = None
+        self.calibrations = CalibrationList(ui, self._onCalibrationChosen)
+        self.runBar = RunBar(ui, session, self.measure)
+        self.flags = FlagsList(ui, self._onShowFlag)
+        self.table = LevelsTable(ui.levelsTable, self.goTo, self._onUse)
+        self.exclusion = ExclusionBox(ui, self._onExcluded, self.update)
+        self.corrector = Corrector(ui)
+        self.comparer = Comparer(ui)
+        self.review = ReviewBox(ui, self._onSign, self._onReopen)
+        self.export = ExportBox(ui, session)
+        self.packages = PackagesBox(ui, requirements, self.update)
+        self.bones = Bones3D()
+        self.shortcuts = Shortcuts(self._keys())
+        self._connect()
+        session.listeners.append(self.update)
+
+    def _connect(self) -> None:
+        ui = self.ui
+        ui.levelsUpButton.connect("clicked(bool)", lambda _checked=False: self._shift(1))
+        ui.levelsDownButton.connect("clicked(bool)", lambda _checked=False: self._shift(-1))
+        ui.levelsRightButton.connect("clicked(bool)", lambda _checked=False: self.session.live.confirm_levels())
+        ui.fourUpButton.connect("clicked(bool)", lambda _checked=False: self._onFourUp())
+        ui.cardLabel.connect("linkActivated(QString)", self._onLink)
+
+    def _keys(self) -> dict[str, Any]:
+        ui = self.ui
+        keys = {"M": self._onMeasureKey, "Escape": self._onEscape, "R": self._onNextRegion,
+                "F": lambda: self._toggle(ui.filledCheckBox), "W": self._onNextWindow,
+                "Ctrl+Z": self.corrector.undo, "Ctrl+Y": self.corrector.redo, "Ctrl+Shift+Z": self.corrector.redo,
+                "Return": lambda: self.review.sign(True), "Enter": lambda: self.review.sign(True)}
+        for number, level in enumerate(LEVELS, 1):
+            keys[str(number)] = lambda level=level: self.goTo(f"trabecular_{level}")
+        return keys
+
+    # --- module opened, left, scene closed -----------------------------------------------------------------------
+
+    def enter(self) -> None:
+        self.corrector.enter()
+        self.shortcuts.install()
+        self.update()
+
+    def exit(self) -> None:
+        self.shortcuts.remove()
+        self.corrector.release()
+
+    def setParameterNode(self, parameterNode: Any) -> None:
+        """Use the choices of this scene; None when the scene goes."""
+        self.parameterNode = parameterNode
+        if parameterNode is None:
+            self.session.forgetScene()
+            self._live = None
+            self.bones.close()
+            self.comparer.attach(None)
+            self.corrector.forgetScene()
+            return
+        self.calibrations.fill(parameterNode.calibrationPath)
+        self.onParametersChanged()
+
+    def close(self) -> None:
+        """The module goes."""
+        self.shortcuts.remove()
+        self.runBar.close()
+        self.bones.close()
+        self.corrector.release()
+        self.session.close()
+
+    def onParametersChanged(self) -> None:
+        """A choice changed, by a widget or in the scene."""
+        node = self.parameterNode
+        if node is None:
+            return
+        if node.inputVolume is not self.session.volumeNode and not self.session.busy:
+            self._choose(node.inputVolume)
+        live = self.session.live
+        if live is not None and not live.locked:
+            live.set_erosion(node.erosion.value)
+        self._applyView()
+        self.update()
+
+    def _choose(self, volumeNode: Any) -> None:
+        self.session.choose(volumeNode)
+        if volumeNode is not None:
+            views.showVolume(volumeNode)
+            views.setWindow(volumeNode, self.parameterNode.windowPreset.value)
+
+    def _applyView(self) -> None:
+        node, volumeNode = self.parameterNode, self.session.volumeNode
+        if volumeNode is not None:
+            views.setWindow(volumeNode, node.windowPreset.value)
+        if self.session.live is not None:
+            views.drawRegions(self.session.live.study.segmentation_node, node.showFilled, node.opacity)
+
+    # --- what is shown -------------------------------------------------------------------------------------------
+
+    def update(self) -> None:
+        """Show the session as it is now."""
+        if self.parameterNode is None:
+            return
+        live = self.session.live
+        if live is not self._live:
+            self._follow(live)
+        self._showInput()
+        self._showCard()
+        self._showTable()
+        self.corrector.update()
+        self.comparer.update()
+        self.review.show(self._state(), live.review if live else None)
+        self.export.update()
+
+    def _state(self) -> str:
+        return self.session.state
+
+    def _follow(self, live: Any) -> None:
+        """Another measurement, or none, is shown from now on."""
+        self._live = live
+        self.corrector.attach(live)
+        self.comparer.attach(live)
+        self.exclusion.cancel()
+        self.bones.show(live.study.segmentation_node if live else None)
+        if live is not None:
+            views.drawRegions(live.study.segmentation_node, self.parameterNode.showFilled, self.parameterNode.opacity)
+            self._goToFirstLevel()
+
+    def _goToFirstLevel(self) -> None:
+        measurement = self._live.measurement
+        level = measurement.mean_of[0] if measurement.mean_of else LEVELS[1]
+        self.goTo(f"trabecular_{level}")
+
+    def _showInput(self) -> None:
+        ui, volumeNode = self.ui, self.session.volumeNode
+        state = self._state()
+        ui.volumeSelector.enabled = not self.session.busy
+        choice = readChoice(self.parameterNode.calibrationPath)
+        acquisition = acquisition_of(volumeNode) if volumeNode is not None else None
+        self.calibrations.showFacts(self.parameterNode.calibrationPath, acquisition)
+        warning = choice.problem
+        if volumeNode is not None:
+            spacing, length = _grid(volumeNode)
+            ui.factsLabel.text = factsText(acquisition, patientName(volumeNode), spacing, length)
+            if choice.calibration is not None:
+                warning = warningText(acquisition, choice.calibration, spacing)
+        ui.factsLabel.visible = volumeNode is not None
+        ui.warningLabel.text = f"<span style='color:#8a5a00'>{html.escape(warning)}</span>"
+        ui.warningLabel.visible = bool(warning) and volumeNode is not None
+        why = self._whyNot(state, choice)
+        self.runBar.update(not why, why)
+
+    def _whyNot(self, state: str, choice: Any) -> str:
+        """Why Measure cannot be pressed; empty when it can."""
+        if state == NO_CT:
+            return _("Load a chest CT and choose it above.")
+        if state in SIGNED:
+            return _("This measurement is signed. Reopen it first.")
+        return choice.problem
+
+    def _showCard(self) -> None:
+        live, state = self.session.live, self._state()
+        lines = []
+        if self.session.message:
+            lines.append(_messageHtml(self.session.message, bool(self.session.log)))
+        if state == NO_CT:
+            lines.append(_noCtHtml())
+        elif live is not None and state != RUNNING:
+            if live.notice:
+                lines.append(_messageHtml(live.notice, False))
+            lines.append(cardHtml(live.measurement, live.state, live.automatic_mean_mg_cm3, live.review,
+                                  live.stale_reason, _touched(live)))
+        self.ui.cardLabel.text = "".join(lines)
+        self.ui.cardFrame.visible = bool(lines)
+        self.flags.show(notes(live.measurement) if live is not None and state != RUNNING else [])
+
+    def _showTable(self) -> None:
+        live, ui = self.session.live, self.ui
+        shown = live is not None and self._state() != RUNNING
+        if shown:
+            self.table.show(live.measurement, live.locked)
+        else:
+            self.table.clear()
+        uncertain = shown and any(flag.code == LEVEL_UNCERTAIN for flag in live.measurement.flags)
+        for button in (ui.levelsUpButton, ui.levelsDownButton):
+            button.visible = shown
+            button.enabled = shown and not live.locked and bool(live.rois.spine)
+        ui.levelsRightButton.visible = uncertain
+        ui.levelsRightButton.enabled = uncertain and not live.locked
+        for widget in (ui.windowComboBox, ui.filledCheckBox, ui.opacitySlider, ui.fourUpButton):
+            widget.visible = self._state() != NO_CT
+        ui.reviewFrame.visible = shown
+
+    # --- what the reader does ------------------------------------------------------------------------------------
+
+    def measure(self) -> None:
+        """Start a run on the chosen CT."""
+        node = self.parameterNode
+        choice = readChoice(node.calibrationPath)
+        if choice.calibration is None or self.session.volumeNode is None or not self.packages.complete():
+            return
+        if self._wouldLoseEdits() and not slicer.util.confirmYesNoDisplay(
+                _("Your corrections of this CT will be replaced. Measure again?"), windowTitle="LowDoseBMD"):
+            return
+        views.showFourUp()
+        self.session.measure(node.erosion.value, node.device.value, choice.calibration)
+
+    def _wouldLoseEdits(self) -> bool:
+        live = self.session.live
+        return live is not None and _touched(live)
+
+    def goTo(self, structure: str) -> None:
+        """Centre the views on a structure and preset the editor to it."""
+        live = self.session.live
+        if live is None:
+            return
+        self.corrector.select(structure)
+        self.table.select(structure)
+        position = _positionOf(live, structure)
+        if position is not None:
+            views.centreOn(_ras(position))
+
+    def _onShowFlag(self, flag: Any) -> None:
+        if flag.level is not None:
+            self.goTo(f"trabecular_{flag.level}")
+        if flag.position_lps_mm is not None:
+            views.centreOn(_ras(flag.position_lps_mm))
+
+    def _onUse(self, level: str, used: bool) -> None:
+        if used:
+            self.session.live.set_used(level, True)
+        else:
+            self.exclusion.ask(level)
+
+    def _onExcluded(self, level: str, reason: str) -> None:
+        if self.session.live is not None:
+            self.session.live.set_used(level, False, reason)
+
+    def _shift(self, step: int) -> None:
+        try:
+            self.session.live.shift_levels(step)
+        except ValueError as error:
+            self.session.say(str(error))
+
+    def _onSign(self, accepted: bool, reader: str, comment: str) -> None:
+        live, now = self.session.live, datetime.now().astimezone()
+        try:
+            (live.accept if accepted else live.reject)(reader, comment, now)
+        except ValueError as error:
+            self.session.say(str(error))
+
+    def _onReopen(self, reason: str) -> None:
+        self.session.live.reopen(reason)
+
+    def _onCalibrationChosen(self, path: str) -> None:
+        self.parameterNode.calibrationPath = path
+        choice, live = readChoice(path), self.session.live
+        if choice.calibration is not None and live is not None and not live.locked:
+            live.set_calibration(choice.calibration)
+        self.update()
+
+    def _onLink(self, link: str) -> None:
+        kind, _colon, target = link.partition(":")
+        if kind == "draw":
+            self.corrector.open(target)
+            self.goTo(target)
+        elif kind == "log":
+            slicer.util.infoDisplay(self.session.message, windowTitle="LowDoseBMD", detailedText=self.session.log)
+        elif kind == "module":
+            slicer.util.selectModule(target)
+
+    # --- keys ----------------------------------------------------------------------------------------------------
+
+    def _onMeasureKey(self) -> None:
+        if self._state() != RUNNING:
+            self.runBar.press()
+
+    def _onEscape(self) -> None:
+        if self.corrector.placing:
+            self.corrector.endPlacing()
+        elif self.exclusion.asking:
+            self.exclusion.cancel()
+        else:
+            self.runBar.cancel()
+
+    def _onNextRegion(self) -> None:
+        structure = self.corrector.next()
+        if structure:
+            self.goTo(structure)
+
+    def _onNextWindow(self) -> None:
+        presets = list(WindowPreset)
+        place = presets.index(self.parameterNode.windowPreset)
+        self.parameterNode.windowPreset = presets[(place + 1) % len(presets)]
+
+    def _onFourUp(self) -> None:
+        views.showFourUp()
+        if self.session.volumeNode is not None:
+            views.showVolume(self.session.volumeNode)
+
+    def _toggle(self, checkBox: Any) -> None:
+        if checkBox.enabled:
+            checkBox.checked = not checkBox.checked
+
+
+def _touched(live: Any) -> bool:
+    """A reader drew, moved or left out something."""
+    return bool(live.rois.edited or live.rois.excluded)
+
+
+def _grid(volumeNode: Any) -> tuple[tuple[float, float, float], float]:
+    """Spacing in mm, and length along the slices' axis in mm."""
+    spacing = volumeNode.GetSpacing()
+    image = volumeNode.GetImageData()
+    slices = image.GetDimensions()[2] if image is not None else 0
+    return spacing, spacing[2] * slices
+
+
+def _positionOf(live: Any, structure: str) -> tuple[float, float, float] | None:
+    """Where a structure lies, LPS mm: a level's centre, otherwise the middle of the region; None when it is empty."""
+    kind, level = structure.partition("_")[::2]
+    if kind in ("body", "trabecular") and level in LEVELS:
+        measured = live.measurement.level(level)
+        if measured.centre_lps_mm is not None:
+            return measured.centre_lps_mm
+    mask = live.rois.masks.get(structure)
+    if mask is None or mask.empty:
+        return None
+    return tuple(float(part) for part in mask.centroid_lps_mm(live.rois.geometry))
+
+
+def _ras(positionLps: tuple[float, float, float]) -> tuple[float, float, float]:
+    return -positionLps[0], -positionLps[1], positionLps[2]
+
+
+def _messageHtml(message: str, withLog: bool) -> str:
+    text = html.escape(message).replace("\n", "<br>")
+    if withLog:
+        text += f" <a href='log:'>{_('Show the log')}</a>"
+    return f"<div style='color:#a11622'>{text}</div>"
+
+
+def _noCtHtml() -> str:
+    return _("No CT is chosen. <a href='module:DICOM'>Load a chest CT from DICOM</a>, drop a file into the window, or try "
+             "the <a href='module:SampleData'>phantom of the sample data</a>.")

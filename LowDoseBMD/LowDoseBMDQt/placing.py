@@ -1,0 +1,79 @@
+"""One click in a slice view gives one point. The point lives in a node of its own that goes away again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import qt
+import slicer
+
+INTERACTION_NODE, SELECTION_NODE = "vtkMRMLInteractionNodeSingleton", "vtkMRMLSelectionNodeSingleton"
+NODE_CLASS = "vtkMRMLMarkupsFiducialNode"
+
+
+class PointPlacer:
+    """onPlaced(LPS mm) when the click came; onEnded() afterwards, and when placing was given up."""
+
+    def __init__(self, onPlaced: Callable[[tuple[float, float, float]], None], onEnded: Callable[[], None]) -> None:
+        self._onPlaced = onPlaced
+        self._onEnded = onEnded
+        self._node: Any = None
+        self._observations: list[tuple[Any, int]] = []
+
+    @property
+    def active(self) -> bool:
+        return self._node is not None
+
+    def start(self, name: str) -> bool:
+        """Wait for a click. False when this Slicer has no views to click into."""
+        self.cancel()
+        scene = slicer.mrmlScene
+        interaction, selection = scene.GetNodeByID(INTERACTION_NODE), scene.GetNodeByID(SELECTION_NODE)
+        if interaction is None or selection is None:
+            return False
+        self._node = scene.AddNewNodeByClass(NODE_CLASS, name)
+        self._node.SetHideFromEditors(True)
+        self._node.SaveWithSceneOff()
+        selection.SetReferenceActivePlaceNodeClassName(NODE_CLASS)
+        selection.SetActivePlaceNodeID(self._node.GetID())
+        interaction.SetPlaceModePersistence(0)
+        interaction.SetCurrentInteractionMode(slicer.vtkMRMLInteractionNode.Place)
+        self._observe(self._node, slicer.vtkMRMLMarkupsNode.PointPositionDefinedEvent, self._onPoint)
+        self._observe(interaction, slicer.vtkMRMLInteractionNode.InteractionModeChangedEvent, self._onMode)
+        return True
+
+    def cancel(self) -> None:
+        """Give up; no effect when nothing is waited for."""
+        node, self._node = self._node, None
+        if node is None:
+            return
+        for observed, tag in self._observations:
+            observed.RemoveObserver(tag)
+        self._observations = []
+        scene = slicer.mrmlScene
+        interaction = scene.GetNodeByID(INTERACTION_NODE)
+        if interaction is not None and interaction.GetCurrentInteractionMode() == slicer.vtkMRMLInteractionNode.Place:
+            interaction.SetCurrentInteractionMode(slicer.vtkMRMLInteractionNode.ViewTransform)
+        if scene.IsNodePresent(node):
+            scene.RemoveNode(node)
+        self._onEnded()
+
+    def _observe(self, node: Any, event: int, callback: Callable[..., None]) -> None:
+        self._observations.append((node, node.AddObserver(event, callback)))
+
+    def _onPoint(self, _caller: Any, _event: str) -> None:
+        ras = self._node.GetNthControlPointPositionWorld(0)
+        position = (-ras[0], -ras[1], ras[2])
+        # The click is still being handled by the view: the node goes when that is over.
+        qt.QTimer.singleShot(0, lambda: self._finish(position))
+
+    def _finish(self, position: tuple[float, float, float]) -> None:
+        if self.active:
+            self.cancel()
+            self._onPlaced(position)
+
+    def _onMode(self, caller: Any, _event: str) -> None:
+        if caller.GetCurrentInteractionMode() != slicer.vtkMRMLInteractionNode.Place and self.active \
+                and not self._node.GetNumberOfControlPoints():
+            qt.QTimer.singleShot(0, self.cancel)
