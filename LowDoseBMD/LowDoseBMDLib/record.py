@@ -19,15 +19,14 @@ from .measurement import (
     Measurement,
     TissueMeasurement,
 )
-from .review import Review
+from .review import NOBODY, Reading
 
 SCHEMA_VERSION = 1
 """Of measurement.json; raised when a field changes its meaning or goes, not when one is added."""
 
 
 def to_dict(measurement: Measurement, acquisition: Acquisition, software: Mapping[str, Any],
-            seconds: float | Mapping[str, float], review: Review | None = None,
-            automatic_mean_mg_cm3: float | None = None) -> dict[str, Any]:
+            seconds: float | Mapping[str, float], reading: Reading = NOBODY) -> dict[str, Any]:
     """The content of measurement.json, schema version 1; null where a value is not known or not measured.
 
     Fields: schema_version; status (measured, refused); levels[]: name, complete, used, hu_mean, hu_sd,
@@ -41,7 +40,7 @@ def to_dict(measurement: Measurement, acquisition: Acquisition, software: Mappin
     limited, refused), sentence, level, position_lps_mm; acquisition: the fields of Acquisition; software: as
     given (versions, model hashes); seconds: as given; edited[]: structures that a reader drew or changed, and
     keypoint_<level>; automatic_mean_vbmd_mg_cm3: the mean before a reader's edits; review: null, or decision (accepted,
-    rejected), reader, comment, signed_at (ISO 8601). HU, mm, mm3 and mg/cm3 are rounded to 0.1, fractions
+    rejected), reader, comment, signed_at (ISO 8601); reopened[]: signatures that were taken back, a sentence each. HU, mm, mm3 and mg/cm3 are rounded to 0.1, fractions
     and probabilities to 0.001.
     """
     return {
@@ -65,8 +64,9 @@ def to_dict(measurement: Measurement, acquisition: Acquisition, software: Mappin
         "software": _rounded(dict(software), 6),
         "seconds": _rounded(seconds, 3),
         "edited": list(measurement.edited),
-        "automatic_mean_vbmd_mg_cm3": _rounded(automatic_mean_mg_cm3),
-        "review": None if review is None else asdict(review),
+        "automatic_mean_vbmd_mg_cm3": _rounded(reading.automatic_mean_mg_cm3),
+        "review": None if reading.review is None else asdict(reading.review),
+        "reopened": list(reading.reopened),
     }
 
 

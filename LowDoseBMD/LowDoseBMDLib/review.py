@@ -1,4 +1,4 @@
-"""A reader's signature under a measurement."""
+"""What a reader adds to a measurement besides regions: a signature, and what was signed before."""
 
 from __future__ import annotations
 
@@ -25,3 +25,20 @@ class Review:
             raise ValueError(f"decision {self.decision!r}: one of {', '.join(DECISIONS)}")
         if not self.reader.strip():
             raise ValueError("a measurement is signed by name: give the reader's name or initials")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The part of a reader in a measurement.
+
+    automatic_mean_mg_cm3: the mean before any edit, None when nothing was measured then or it is not known.
+    reopened: signatures that were taken back, a sentence each, oldest first.
+    """
+
+    review: Review | None = None
+    automatic_mean_mg_cm3: float | None = None
+    reopened: tuple[str, ...] = ()
+
+
+NOBODY = Reading()
+"""A measurement that no reader has seen."""

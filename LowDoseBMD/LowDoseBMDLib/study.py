@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from . import __version__
 from .anatomy import STRUCTURES
 from .calibration import Calibration, TwoPointCalibration
 from .check import check_ct
 from .ctvolume import Acquisition, CTVolume
-from .files.markups import write_keypoints
 from .files.read import read_ct, read_labels
-from .files.segmentation import load_segmentation, write_segmentation
+from .files.segmentation import load_segmentation
 from .flags import Flag, Refusal, Severity
 from .inference import Progress, silent
 from .measurement import Measurement, measure
 from .pipeline import Models, Stopwatch, open_models, propose_rois, rois_from_labels, rois_from_masks
 from .record import to_dict
+from .results import clear_results, software, write_dicom, write_record, write_regions
 from .rois import Rois
 
 log = logging.getLogger(__name__)
-
-DISCLAIMER = ("Research software, not a medical device. It cannot be used to rule out low bone density; confirm by "
-              "QCT or DXA.")
-
-
-RESULTS: tuple[str, ...] = ("measurement.json", "measurement.csv", "report.html", "keypoints.mrk.json", "sagittal.png",
-                            "coronal.png", "axial_bone.png", "axial_tissue.png", "histogram.png")
-"""What a study may have left in its folder: removed before new results, so that none of another run stands beside."""
 
 AIR_BELOW_HU = -300.0
 """Lung, bowel gas and the room; fat, the lightest tissue of a region, is near -110 HU."""
@@ -74,12 +64,12 @@ def measure_study(source: Path, out: Path, settings: Settings = Settings(), prog
             ct = read_ct(source, settings.series)
     except Refusal as refusal:
         return _write_refused(out, refusal, Acquisition(), settings, watch)
-    return measure_ct(ct, out, settings, watch, models)
+    return measure_ct(ct, out, settings, watch, models, source if ct.acquisition.source == "dicom" else None)
 
 
 def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: Stopwatch | None = None,
-               models: Models | None = None) -> dict[str, Any]:
-    """As measure_study, for a CT that is already in memory."""
+               models: Models | None = None, dicom: Path | None = None) -> dict[str, Any]:
+    """As measure_study, for a CT that is already in memory. dicom: where its series lies, for results in DICOM."""
     watch = watch or Stopwatch()
     _refuse_unwritable(out)
     networks: dict[str, str] = {}
@@ -105,7 +95,7 @@ def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: 
     rois = replace(rois, flags=(*flags, *rois.flags))
     with watch.stage("measuring"):
         measurement = measure(ct, rois, settings.calibration or TwoPointCalibration())
-    return _write(out, ct, rois, measurement, networks, watch, settings.rois)
+    return _write(out, ct, rois, measurement, networks, watch, settings.rois, dicom)
 
 
 def _refuse_unwritable(out: Path) -> None:
@@ -143,33 +133,19 @@ def _refuse_in_air(ct: CTVolume, rois: Rois) -> None:
                               "drawn on this CT, or correct the region.")
 
 
-def software(networks: Mapping[str, str]) -> dict[str, Any]:
-    """Versions and model hashes for the record."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {}
-    for name in ("numpy", "scipy", "SimpleITK", "pydicom", "onnxruntime"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "bundled"
-    return {"name": "LowDoseBMD", "version": __version__, "python": platform.python_version(), "libraries": versions,
-            "networks": dict(networks), "statement": DISCLAIMER}
-
-
 def _write(out: Path, ct: CTVolume, rois: Rois, measurement: Measurement, networks: Mapping[str, str],
-           watch: Stopwatch, given: Path | None) -> dict[str, Any]:
+           watch: Stopwatch, given: Path | None, dicom: Path | None) -> dict[str, Any]:
     from .report.figures import make_figures
 
-    _clear(out)
+    clear_results(out)
     with watch.stage("segmentation file"):
-        if not _same_file(out / "segmentation.seg.nrrd", given):
-            write_segmentation(out / "segmentation.seg.nrrd", rois)
-        write_keypoints(out / "keypoints.mrk.json", rois.keypoints)
+        write_regions(out, rois, given)
     with watch.stage("pictures"):
         figures = make_figures(ct, rois, measurement)
     record = to_dict(measurement, ct.acquisition, software(networks), _rounded(watch))
-    _write_record(out, record, figures)
+    if dicom is not None:
+        record = write_dicom(out, dicom, rois, record)
+    write_record(out, record, figures)
     return record
 
 
@@ -178,40 +154,15 @@ def _write_refused(out: Path, refusal: Refusal, acquisition: Acquisition, settin
     bare = Measurement("refused", (), None, None, settings.calibration or TwoPointCalibration(),
                        flags=(refusal.flag,), erosion=settings.erosion)
     figures = {}
-    _clear(out)
+    clear_results(out)
     if ct is not None:
         from .report.figures import make_figures
 
         figures = make_figures(ct, Rois(ct.geometry), bare)
     record = to_dict(bare, acquisition, software({}), _rounded(watch))
-    _write_record(out, record, figures)
+    write_record(out, record, figures)
     return record
-
-
-def _clear(out: Path) -> None:
-    """Remove an older result, measurement.json first; a segmentation stays, as a reader may have worked on it."""
-    for name in RESULTS:
-        (out / name).unlink(missing_ok=True)
-
-
-def _same_file(path: Path, given: Path | None) -> bool:
-    return given is not None and path.exists() and given.exists() and path.samefile(given)
 
 
 def _rounded(watch: Stopwatch) -> dict[str, float]:
     return {name: round(seconds, 2) for name, seconds in watch.seconds.items()}
-
-
-def _write_record(out: Path, record: dict[str, Any], figures: Mapping[str, bytes]) -> None:
-    """measurement.json comes last: where it lies, everything else of the study does too."""
-    from .files.atomic import write_whole
-    from .report.html import render_report
-    from .report.tables import write_csv, write_json
-
-    for name, png in figures.items():
-        write_whole(out / f"{name}.png", png)
-    write_whole(out / "report.html", render_report(record, figures))
-    write_csv(out / "measurement.csv", record)
-    write_json(out / "measurement.json", record)
-
-

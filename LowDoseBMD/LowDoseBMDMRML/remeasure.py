@@ -14,10 +14,11 @@ from LowDoseBMDLib.ctvolume import CTVolume
 from LowDoseBMDLib.exchange import Proposal
 from LowDoseBMDLib.measurement import Measurement, measure
 from LowDoseBMDLib.record import to_dict
-from LowDoseBMDLib.review import ACCEPTED, REJECTED, Review
+from LowDoseBMDLib.review import ACCEPTED, REJECTED, Reading, Review
 from LowDoseBMDLib.rois import Rois
 
 from . import markups, segments
+from .plots import update_age_chart, update_histogram
 from .regions import read_regions, region_times, rois_of, show_rois, state_of
 from .study import Study
 from .tables import write_results
@@ -154,8 +155,12 @@ class LiveMeasurement:
 
     def record(self, software: Mapping[str, Any]) -> dict[str, Any]:
         """The content of measurement.json as things stand."""
-        return to_dict(self.measurement, self.ct.acquisition, software, self.seconds, self.review,
-                       self.automatic_mean_mg_cm3)
+        return to_dict(self.measurement, self.ct.acquisition, software, self.seconds, self.reading)
+
+    @property
+    def reading(self) -> Reading:
+        """What the reader added besides regions."""
+        return Reading(self.review, self.automatic_mean_mg_cm3, self.reopened)
 
     # --- what a reader does ------------------------------------------------------------------------------------
 
@@ -303,6 +308,8 @@ class LiveMeasurement:
         self.rois = rois
         self.measurement = measure(self.ct, rois, self.calibration)
         write_results(self.study.table_node, self.measurement)
+        update_histogram(self.study.histogram_node, self.ct, rois, self.measurement)
+        update_age_chart(self.study.age_chart_node, self.measurement, self.ct.acquisition)
 
     def _store(self) -> None:
         self.study.store_state({

@@ -9,9 +9,12 @@ from typing import Any
 import slicer
 
 from . import markups, segments
+from .plots import create_age_chart, create_histogram, remove_chart
 
 ROLE = "LowDoseBMD.Role"
 REGIONS, SPINE, KEYPOINTS, RESULTS = "regions", "spine", "keypoints", "results"
+HISTOGRAM, AGE_CHART = "histogram", "age chart"
+ROLES = (REGIONS, SPINE, KEYPOINTS, RESULTS, HISTOGRAM, AGE_CHART)
 CT = "LowDoseBMD.CT"
 """Reference role, by which every node of a study names its CT."""
 STATE = "LowDoseBMD.State"
@@ -42,6 +45,14 @@ class Study:
     @property
     def table_node(self) -> slicer.vtkMRMLTableNode:
         return self._nodes[RESULTS]
+
+    @property
+    def histogram_node(self) -> slicer.vtkMRMLPlotChartNode:
+        return self._nodes[HISTOGRAM]
+
+    @property
+    def age_chart_node(self) -> slicer.vtkMRMLPlotChartNode:
+        return self._nodes[AGE_CHART]
 
     @property
     def nodes(self) -> tuple[slicer.vtkMRMLNode, ...]:
@@ -87,6 +98,9 @@ class Study:
         """Remove the nodes and the folder from the scene; the CT stays."""
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
         folder = self.folder_item
+        for chart in (self.histogram_node, self.age_chart_node):
+            if chart.GetScene() is self.scene:
+                remove_chart(chart)
         for node in self.nodes:
             if node.GetScene() is self.scene:
                 self.scene.RemoveNode(node)
@@ -103,7 +117,8 @@ def create_study(scene: slicer.vtkMRMLScene, volume_node: slicer.vtkMRMLScalarVo
     results.SetName(f"{name} vBMD")
     scene.AddNode(results)
     nodes = {REGIONS: segments.create_segmentation(scene, volume_node, f"{name} regions"), SPINE: spine,
-             KEYPOINTS: markups.create_keypoints(scene, f"{name} levels"), RESULTS: results}
+             KEYPOINTS: markups.create_keypoints(scene, f"{name} levels"), RESULTS: results,
+             HISTOGRAM: create_histogram(scene), AGE_CHART: create_age_chart(scene)}
     for role, node in nodes.items():
         node.SetAttribute(ROLE, role)
         node.SetNodeReferenceID(CT, volume_node.GetID())
@@ -114,14 +129,18 @@ def create_study(scene: slicer.vtkMRMLScene, volume_node: slicer.vtkMRMLScalarVo
 
 def find_study(scene: slicer.vtkMRMLScene, volume_node: slicer.vtkMRMLScalarVolumeNode) -> Study | None:
     """The study of this CT in the scene, or None. Of several for one CT the newest counts."""
-    found: dict[str, slicer.vtkMRMLNode] = {}
-    for node in _nodes(scene):
-        role = node.GetAttribute(ROLE)
-        if role and node.GetNodeReference(CT) is volume_node:
-            found[role] = node
-    if not {REGIONS, SPINE, KEYPOINTS, RESULTS} <= found.keys():
+    found = {node.GetAttribute(ROLE): node for node in _nodes(scene)
+             if node.GetAttribute(ROLE) and node.GetNodeReference(CT) is volume_node}
+    if not found.keys() >= set(ROLES):
         return None
-    return Study(scene, volume_node, {role: found[role] for role in (REGIONS, SPINE, KEYPOINTS, RESULTS)})
+    return Study(scene, volume_node, {role: found[role] for role in ROLES})
+
+
+def studies(scene: slicer.vtkMRMLScene) -> list[Study]:
+    """Every study of the scene, oldest first."""
+    volumes = {node.GetNodeReference(CT) for node in _nodes(scene) if node.GetAttribute(ROLE) == REGIONS}
+    found = (find_study(scene, volume) for volume in volumes if volume is not None)
+    return sorted((study for study in found if study), key=lambda study: study.segmentation_node.GetMTime())
 
 
 def folder_name(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:

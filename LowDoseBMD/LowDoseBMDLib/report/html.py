@@ -71,6 +71,7 @@ def _view(record: Mapping[str, Any], figures: Mapping[str, bytes]) -> dict[str, 
     acquisition = record.get("acquisition") or {}
     return {
         "measured": record["status"] == "measured",
+        "signature": _signature(record),
         "heading": _heading(acquisition),
         "result": _result(record) if record["status"] == "measured" else None,
         "refusals": [flag["sentence"] for flag in record["flags"] if flag["severity"] == "refused"],
@@ -79,7 +80,7 @@ def _view(record: Mapping[str, Any], figures: Mapping[str, bytes]) -> dict[str, 
         "levels": [_level(record, level) for level in record["levels"]],
         "tissues": [_tissue(name, record[name]) for name in ("muscle", "fat") if record.get(name)],
         "figures": _figures(figures),
-        "facts": [("Acquisition", _acquisition(acquisition)), ("Method", _method(record)),
+        "facts": [*([("Reader", _reader(record))] if _read(record) else []), ("Acquisition", _acquisition(acquisition)), ("Method", _method(record)),
                   ("Calibration", _calibration(record)), ("Software", _software(record))],
         "statements": STATEMENTS,
     }
@@ -150,6 +151,8 @@ def _state(record: Mapping[str, Any], level: Mapping[str, Any]) -> str:
     state = "complete" if level["complete"] else "incomplete"
     if record.get("erosion") == "edited" or level.get("edited"):
         state += ", edited by a reader"
+    if level.get("excluded"):
+        state += f", left out by a reader: {level['excluded']}"
     return state
 
 
@@ -174,6 +177,46 @@ def _figures(figures: Mapping[str, bytes]) -> list[dict[str, str]]:
     return [{"name": name if name in known else "other", "title": known.get(name, (name, ""))[0],
              "caption": known.get(name, (name, ""))[1], "png": base64.b64encode(figures[name]).decode("ascii")}
             for name in names]
+
+
+# --- the reader --------------------------------------------------------------------------------------------
+
+SIGNATURES = {"accepted": "Accepted", "rejected": "Rejected: this value is not to be used. Signed"}
+
+
+def _signature(record: Mapping[str, Any]) -> dict[str, str] | None:
+    review = record.get("review")
+    if not review:
+        return None
+    comment = f" {review['comment']}" if review["comment"] else ""
+    return {"decision": review["decision"],
+            "sentence": f"{SIGNATURES[review['decision']]} by {review['reader']}, {_moment(review['signed_at'])}.{comment}"}
+
+
+def _moment(iso: str) -> str:
+    """2026-01-31T10:20:30+01:00 as 2026-01-31 10:20 (UTC+01:00)."""
+    from datetime import datetime
+
+    moment = datetime.fromisoformat(iso)
+    return f"{moment:%Y-%m-%d %H:%M} ({moment.tzinfo})" if moment.tzinfo else f"{moment:%Y-%m-%d %H:%M}"
+
+
+def _read(record: Mapping[str, Any]) -> bool:
+    return bool(record.get("edited") or record.get("review") or record.get("reopened"))
+
+
+def _reader(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    automatic = record.get("automatic_mean_vbmd_mg_cm3")
+    facts = [("Edited", ", ".join(edit_title(name) for name in record["edited"]) or "nothing"),
+             ("Before edits", f"{_number(automatic, 1)} mg/cm³" if automatic is not None else "no value")]
+    return [*facts, *(("Reopened", sentence) for sentence in record.get("reopened") or [])]
+
+
+def edit_title(name: str) -> str:
+    """What a reader changed, in words. name: as in the record's ``edited``."""
+    if name.startswith("keypoint_"):
+        return f"{name.removeprefix('keypoint_')} keypoint"
+    return "names of the levels" if name == "level_names" else _region(name)
 
 
 # --- the facts ---------------------------------------------------------------------------------------------

@@ -1,0 +1,90 @@
+"""The files that a study leaves in its folder, whoever drew the regions: the command line and the window write the same."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .files.atomic import write_whole
+from .files.markups import write_keypoints
+from .files.segmentation import write_segmentation
+from .rois import Rois
+
+log = logging.getLogger(__name__)
+
+DISCLAIMER = ("Research software, not a medical device. It cannot be used to rule out low bone density; confirm by "
+              "QCT or DXA.")
+
+FORMATS: tuple[str, ...] = ("html", "csv", "json", "segmentation", "figures", "dicom")
+"""What can be written: segmentation is the .seg.nrrd and the keypoints' .mrk.json; dicom is SEG and SR."""
+
+RESULTS: tuple[str, ...] = ("measurement.json", "measurement.csv", "report.html", "keypoints.mrk.json", "sagittal.png",
+                            "coronal.png", "axial_bone.png", "axial_tissue.png", "histogram.png", "segmentation.dcm",
+                            "report.dcm")
+"""What a study may have left in its folder: removed before new results, so that none of another run stands beside."""
+
+
+def clear_results(out: Path) -> None:
+    """Remove an older result, measurement.json first; a segmentation stays, as a reader may have worked on it."""
+    for name in RESULTS:
+        (out / name).unlink(missing_ok=True)
+
+
+def software(networks: Mapping[str, str]) -> dict[str, Any]:
+    """Versions and model hashes for the record."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {}
+    for name in ("numpy", "scipy", "SimpleITK", "pydicom", "onnxruntime"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "bundled"
+    return {"name": "LowDoseBMD", "version": __version__, "python": platform.python_version(), "libraries": versions,
+            "networks": dict(networks), "statement": DISCLAIMER}
+
+
+def write_regions(out: Path, rois: Rois, given: Path | None = None) -> None:
+    """Write segmentation.seg.nrrd and keypoints.mrk.json; a segmentation that was read from there is left as it is."""
+    path = out / "segmentation.seg.nrrd"
+    if not (given is not None and path.exists() and given.exists() and path.samefile(given)):
+        write_segmentation(path, rois)
+    write_keypoints(out / "keypoints.mrk.json", rois.keypoints)
+
+
+def write_dicom(out: Path, source: Path | Sequence[Path], rois: Rois, record: dict[str, Any]) -> dict[str, Any]:
+    """Write segmentation.dcm and report.dcm; returns the record, with a flag when they could not be written."""
+    from .files.dicom_results import DicomResultError, write_dicom_results
+
+    try:
+        write_dicom_results(out, source, rois, record)
+    except DicomResultError as error:
+        log.warning("%s", error)
+        flag = {"code": "dicom_not_written", "severity": "info", "sentence": str(error), "level": None,
+                "position_lps_mm": None}
+        return {**record, "flags": [*record["flags"], flag]}
+    return record
+
+
+def write_record(out: Path, record: Mapping[str, Any], figures: Mapping[str, bytes],
+                 formats: Collection[str] = FORMATS) -> None:
+    """Write pictures, report, table and record; measurement.json comes last, so where it lies all else of the study does.
+
+    figures: PNG by name, as of report.figures.make_figures. Raises OSError when the folder cannot be written.
+    """
+    from .report.html import render_report
+    from .report.tables import write_csv, write_json
+
+    if "figures" in formats:
+        for name, png in figures.items():
+            write_whole(out / f"{name}.png", png)
+    if "html" in formats:
+        write_whole(out / "report.html", render_report(record, figures))
+    if "csv" in formats:
+        write_csv(out / "measurement.csv", record)
+    if "json" in formats:
+        write_json(out / "measurement.json", record)
