@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,11 +52,23 @@ def read_series(path: Path, series: str | None = None) -> tuple[np.ndarray, Geom
     to HU is missing, or when pixel data are incomplete.
     """
     folder, wanted = (path, series) if path.is_dir() else (path.parent, series or _series_of(path))
-    planes = [plane for file in _files(folder) for plane in _planes(file)]
+    planes = [plane for file in _files(folder) for plane in planes_of(file)]
     chosen, why = choose_series(group_planes(planes), wanted)
     _refuse_unscaled(chosen)
     ordered, geometry = stack_geometry(chosen)
     return _stack_hu(ordered), geometry, _acquisition(chosen, why)
+
+
+def source_files(source: Path | Sequence[Path], series_uid: str | None) -> list[Path]:
+    """The files of the series that ``read_series`` took, in the order of their paths.
+
+    source: the folder, or one DICOM file of it, that was read; or files among which those of the series are. series_uid: of
+    the series; None takes the one that suits best, as ``read_series`` does. Raises Refusal when the series is not there.
+    """
+    if isinstance(source, Path):
+        source = _files(source if source.is_dir() else source.parent)
+    chosen, _ = choose_series(group_planes(plane for file in source for plane in planes_of(Path(file))), series_uid)
+    return sorted({plane.path for plane in chosen.planes})
 
 
 def _files(folder: Path) -> list[Path]:
@@ -87,7 +99,7 @@ def _header(path: Path) -> Dataset | None:
         return None
 
 
-def _planes(path: Path) -> Iterator[Plane]:
+def planes_of(path: Path) -> Iterator[Plane]:
     """The image planes of one file: one, or one per frame of an enhanced CT; none for other objects."""
     header = _header(path)
     if header is None or header.get("SOPClassUID") == _DICOMDIR_CLASS:
