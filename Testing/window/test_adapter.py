@@ -209,12 +209,21 @@ def test_a_path_is_no_text(a_slicer, tmp_path):
 def test_qt_is_one_flat_namespace(a_slicer):
     import qt
 
-    for name in ("QObject", "QTimer", "QProcess", "QSettings", "QIcon", "QKeySequence", "QShortcut", "QAction", "QPushButton",
-                 "QTableWidgetItem", "QTextDocument", "QPdfWriter", "QPrinter", "QUiLoader", "QFile", "Qt"):
+    for name in ("QObject", "QTimer", "QProcess", "QSettings", "QIcon", "QKeySequence", "QShortcut", "QAction", "QFile",
+                 "QPushButton", "QTableWidgetItem", "QTextDocument", "QPdfWriter", "QPrinter", "QUiLoader", "Qt"):
         assert getattr(qt, name).__name__ == name
     for name in ("QtCore", "QtWidgets", "Signal", "Slot", "QTextCodec", "QRegExp", "QPushBtn"):
         with pytest.raises(AttributeError):
             getattr(qt, name)
+
+
+def test_wrapper_classes_do_not_inherit_from_one_another(a_slicer):
+    """PythonQt gives every class one and the same base: isinstance says nothing about C++ inheritance."""
+    import qt
+
+    button = qt.QPushButton()
+    assert type(button) is qt.QPushButton
+    assert not isinstance(button, qt.QWidget)
 
 
 def test_object_name_is_also_name_and_children_are_found_by_it(a_slicer):
@@ -225,7 +234,7 @@ def test_object_name_is_also_name_and_children_are_found_by_it(a_slicer):
     button.name = "measureButton"
     assert button.objectName == "measureButton"
     assert widget.findChild(qt.QPushButton, "measureButton") is button
-    assert widget.findChildren("QPushButton") == [button]
+    assert widget.findChildren("QPushButton") == (button,)
     assert widget.measureButton is button
     assert button.className() == "QPushButton" and button.inherits("QAbstractButton")
 
@@ -244,6 +253,43 @@ def test_a_python_class_overrides_a_virtual_method_and_keeps_its_own_attributes(
     button.enabled = False
     assert watcher.mine == 1
     assert watcher.seen[0] is button and watcher.seen[1] == qt.QEvent.EnabledChange
+
+
+def test_a_shortcut_is_pressed(a_slicer):
+    import qt
+
+    window, seen = qt.QWidget(), []
+    shortcut = qt.QShortcut(qt.QKeySequence("Ctrl+E"), window)
+    shortcut.connect("activated()", lambda: seen.append(1))
+    a_slicer.press(window, "Ctrl+E")
+    assert seen == [1]
+
+
+def test_a_document_is_printed_as_pdf(a_slicer, tmp_path):
+    import qt
+
+    document = qt.QTextDocument()
+    document.setHtml("<h1>vBMD 96</h1>")
+    writer = qt.QPdfWriter(str(tmp_path / "report.pdf"))
+    document.print_(writer)
+    del writer
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_an_object_without_parent_goes_with_its_wrapper(a_slicer):
+    """As in Slicer: a timer, shortcut or dialog that nothing holds is gone."""
+    import gc
+
+    import qt
+
+    parent = qt.QWidget()
+    kept = qt.QLabel(parent)
+    kept.name, gone = "kept", []
+    timer = qt.QTimer()
+    timer.connect("destroyed()", lambda: gone.append(1))
+    del kept, timer
+    gc.collect()
+    assert gone == [1] and parent.findChild(qt.QLabel, "kept")
 
 
 def test_a_timer_calls_back(a_slicer):
@@ -325,7 +371,7 @@ def test_a_ui_file_is_loaded_with_its_connections(a_panel):
     widget, ui = a_panel
     assert type(widget) is slicer.qMRMLWidget and type(ui.wholeBox) is qt.QCheckBox
     assert ui.inputSelector.mrmlScene() is slicer.mrmlScene and ui.editor.mrmlScene() is slicer.mrmlScene
-    assert ui.inputSelector.nodeTypes == ["vtkMRMLScalarVolumeNode"]
+    assert ui.inputSelector.nodeTypes == ("vtkMRMLScalarVolumeNode",)
 
 
 @pytest.mark.parametrize(("was", "becomes"), [

@@ -87,6 +87,8 @@ class qSlicerApplication(QtCore.QObject):  # noqa: N801
     startupCompleted = QtCore.Signal()
     aboutToQuit = QtCore.Signal()
     renderPaused = QtCore.Signal(bool)
+    focusChanged = QtCore.Signal(QtWidgets.QWidget, QtWidgets.QWidget)
+    lastWindowClosed = QtCore.Signal()
     temporaryPath = stored(str, "temporaryPath", "")
     cachePath = stored(str, "cachePath", "")
     slicerHome = stored(str, "slicerHome", "")
@@ -113,6 +115,8 @@ class qSlicerApplication(QtCore.QObject):  # noqa: N801
         self._module_manager = qSlicerModuleManager(modules)
         self._settings = QtCore.QSettings(str(folder / "Slicer.ini"), QtCore.QSettings.Format.IniFormat)
         self._options = qSlicerCommandOptions()
+        QtWidgets.QApplication.instance().focusChanged.connect(self.focusChanged)
+        QtWidgets.QApplication.instance().lastWindowClosed.connect(self.lastWindowClosed)
 
     def mrmlScene(self) -> Any:
         return self._scene

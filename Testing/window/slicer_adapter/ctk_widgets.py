@@ -10,6 +10,8 @@ from slicer_adapter import dialogs
 from slicer_adapter.standins import standin, stored
 
 HEADER_MARGIN_PX = 6
+UNLIMITED_PX = 16777215
+"""Qt's own bound of a widget's height."""
 
 
 @standin("ctk")
@@ -56,9 +58,18 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):  # noqa: N801
             self._folded = children
             for child in children:
                 child.hide()
+        self.setMaximumHeight(UNLIMITED_PX if opened else self._header_px())
         self.updateGeometry()
         self.update()
         self.contentsCollapsed.emit(not opened)
+
+    def childEvent(self, event: QtCore.QChildEvent) -> None:
+        """A child that comes while the section is folded stays hidden until it opens."""
+        super().childEvent(event)
+        child = event.child()
+        if event.polished() and not self.isChecked() and isinstance(child, QtWidgets.QWidget) and not child.isHidden():
+            self._folded.append(child)
+            child.hide()
 
     def _show_again(self) -> None:
         for child in self._folded:

@@ -128,6 +128,10 @@ class Modules:
         """Every module loaded."""
         return [*self._own, *self._scripted]
 
+    def scripted_names(self) -> list[str]:
+        """The scripted modules loaded."""
+        return list(self._scripted)
+
     def find(self, name: str) -> Any:
         """A module by name, None when it is not loaded."""
         return self._scripted.get(name) or self._own.get(name)

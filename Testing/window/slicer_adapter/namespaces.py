@@ -14,8 +14,11 @@ from slicer_adapter.uiloader import QUiLoader
 QT_LIBRARIES = (QtCore, QtGui, QtWidgets, QtNetwork, QtPrintSupport, QtSvg)
 
 PYSIDE_ONLY = frozenset({"Signal", "Slot", "Property", "SignalInstance", "SIGNAL", "SLOT", "ClassInfo", "QtMsgType",
-                         "QEnum", "QFlag", "Q_ARG", "Q_RETURN_ARG", "QObject.connect", "QStyleHints", "QPyTextObject"})
-"""Names of PySide6's own that PythonQt does not offer."""
+                         "QEnum", "QFlag", "Q_ARG", "Q_RETURN_ARG", "QPyTextObject", "QMutexLocker", "QReadLocker",
+                         "QWriteLocker", "QMetaObject", "QKeyCombination", "QOverrideCursorGuard", "QPainterStateGuard",
+                         "QRangeModel", "QCalendar", "QVersionNumber", "QTreeWidgetItemIterator", "QPageRanges"})
+PYSIDE_ONLY_BEGINNINGS = ("QRhi", "QCbor", "QShader", "QHttp", "QNative", "QRest", "QDtls")
+"""Names of PySide6 that PythonQt's generated wrappers do not have."""
 
 REMOVED_IN_QT6 = frozenset({"QRegExp", "QTextCodec", "QDesktopWidget", "QMatrix", "QStringRef"})
 """Qt 5 has them, Qt 6 has not: code for Slicer must run on both, so asking for one raises."""
@@ -31,7 +34,7 @@ class QtModule(ModuleType):
     """``qt``."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name in PYSIDE_ONLY | REMOVED_IN_QT6:
+        if name.startswith(("_", *PYSIDE_ONLY_BEGINNINGS)) or name in PYSIDE_ONLY | REMOVED_IN_QT6:
             raise AttributeError(f"module 'qt' has no attribute '{name}'")
         for library in QT_LIBRARIES:
             if hasattr(library, name):

@@ -253,9 +253,11 @@ def _write_property(native: QtCore.QObject, meta: QtCore.QMetaProperty, value: A
 
 
 def _property(native: QtCore.QObject, name: str) -> QtCore.QMetaProperty | None:
-    """The meta property; PythonQt in Slicer shows ``objectName`` as ``name`` too."""
+    """The meta property; PythonQt in Slicer shows ``objectName`` as ``name`` too, where a class has no name of its own."""
     meta = native.metaObject()
-    index = meta.indexOfProperty("objectName" if name == "name" else name)
+    index = meta.indexOfProperty(name)
+    if index < 0 and name == "name":
+        index = meta.indexOfProperty("objectName")
     return None if index < 0 else meta.property(index)
 
 
@@ -298,11 +300,11 @@ def wrapper_class(native: type) -> type:
 
 
 def wrap(value: Any) -> Any:
-    """A value that Qt gave, as Python sees it."""
+    """A value that Qt gave, as Python sees it: enumerators as integers, every list as a tuple."""
     if isinstance(value, enum.Enum) and type(value).__module__.startswith("PySide6"):
         return conversion.enum_to_int(value)
     if isinstance(value, (list, tuple)):
-        return type(value)(wrap(item) for item in value)
+        return tuple(wrap(item) for item in value)
     if isinstance(value, dict):
         return {key: wrap(item) for key, item in value.items()}
     if not isinstance(value, Shiboken.Object):
@@ -391,6 +393,8 @@ def _forward(native_class: type, name: str) -> Callable:
 class QObjectInstance(Instance):
     """What PythonQt adds to every QObject."""
 
+    _native = QtCore.QObject
+
     def connect(self, signal: str, receiver: Any, slot: str | None = None) -> bool:
         """Connect a signal by its C++ signature to a callable, or to a slot of another object by its signature."""
         if slot is not None:
@@ -410,14 +414,12 @@ class QObjectInstance(Instance):
         found = self.findChildren(cls, name)
         return found[0] if found else None
 
-    def findChildren(self, cls: type | str, name: str = "") -> list[Any]:
+    def findChildren(self, cls: type | str, name: str = "") -> tuple[Any, ...]:
         """The descendants of a class, given as a wrapper class or by its name."""
         wanted = cls if isinstance(cls, str) else cls.__name__
         children = native_of(self).findChildren(QtCore.QObject)
-        return [wrap(child) for child in children
-                if any(base.__name__ == wanted for base in type(child).__mro__) and name in ("", child.objectName())]
+        return tuple(wrap(child) for child in children
+                     if any(base.__name__ == wanted for base in type(child).__mro__) and name in ("", child.objectName()))
 
 
-QObjectInstance._native = QtCore.QObject
-_classes[QtCore.QObject] = QObjectInstance
 Instance._native = Shiboken.Object

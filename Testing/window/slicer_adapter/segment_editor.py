@@ -184,9 +184,9 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
         if self._segmentation_node is not None:
             segmentation = self._segmentation_node.GetSegmentation()
             for segment_id in segmentation.GetSegmentIDs():
-                pixmap = QtGui.QPixmap(12, 12)
-                pixmap.fill(QtGui.QColor.fromRgbF(*segmentation.GetSegment(segment_id).GetColor()))
-                self._list.addItem(QtWidgets.QListWidgetItem(QtGui.QIcon(pixmap), segmentation.GetSegment(segment_id).GetName()))
+                segment, pixmap = segmentation.GetSegment(segment_id), QtGui.QPixmap(12, 12)
+                pixmap.fill(QtGui.QColor.fromRgbF(*segment.GetColor()))
+                self._list.addItem(QtWidgets.QListWidgetItem(QtGui.QIcon(pixmap), segment.GetName()))
             ids = list(segmentation.GetSegmentIDs())
             if self.currentSegmentID() in ids:
                 self._list.setCurrentRow(ids.index(self.currentSegmentID()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import ctypes
 import importlib.util
 import os
 import sys
@@ -17,7 +17,7 @@ from typing import Any
 import matplotlib
 import slicer
 import slicer.util
-from PySide6 import QtCore, QtGui, QtWidgets
+from PySide6 import QtCore, QtGui, QtTest, QtWidgets
 
 from slicer_adapter import (  # noqa: F401  the stand-ins register when they are imported
     application,
@@ -32,6 +32,8 @@ from slicer_adapter import (  # noqa: F401  the stand-ins register when they are
 )
 from slicer_adapter.modules import Modules
 
+NONE_RESERVE = 1 << 40
+
 SLICER_FILES = ("i18n", "ScriptedLoadableModule", "parameterNodeWrapper", "packaging")
 """Slicer's own Python files that slicer-core does not ship."""
 
@@ -39,8 +41,19 @@ SLICER_PYTHON_FOLDER = "SLICER_PYTHON_FOLDER"
 """Environment variable: the folder Base/Python/slicer of a Slicer checkout, to run its real files."""
 
 
+def keep_none_alive() -> None:
+    """Give None references in reserve, on a Python older than 3.12.
+
+    PySide6 6.12 takes None to be immortal, which it is from Python 3.12 on: every call that returns None releases one
+    reference too many, and the process ends with "deallocating None" after some thousand calls.
+    """
+    if sys.version_info < (3, 12) and sys.getrefcount(None) < NONE_RESERVE:
+        ctypes.c_ssize_t.from_address(id(None)).value += NONE_RESERVE
+
+
 def qt_application() -> QtWidgets.QApplication:
     """The process's only Qt application, off screen, with the fonts that matplotlib brings."""
+    keep_none_alive()
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     os.environ.setdefault("QT_QPA_FONTDIR", str(fonts))
@@ -106,6 +119,15 @@ class Session:
         """File, Close scene."""
         self.scene.Clear(0)
 
+    def press(self, widget: Any, keys: str) -> None:
+        """Press a key sequence, such as "Ctrl+Z" or "M", in a widget's window."""
+        native = pythonqt.unwrap(widget)
+        native.show()
+        native.activateWindow()
+        self.wait(20)
+        QtTest.QTest.keySequence(native, QtGui.QKeySequence(keys))
+        self.wait(20)
+
     def wait(self, milliseconds: int = 0) -> None:
         """Let Qt work for a while; timers, deletions and processes go on."""
         end = time.monotonic() + milliseconds / 1000
@@ -155,10 +177,11 @@ def installed_session() -> Iterator[Session]:
             _install(session)
             yield session
         finally:
+            scripts = session.modules.scripted_names() if session.modules is not None else []
             _uninstall(session)
             _restore(vars(slicer), before_slicer)
             _restore(vars(slicer.util), before_util)
-            _forget_modules(before_modules)
+            _forget_modules(before_modules, scripts)
             os.environ.clear()
             os.environ.update(before_environment)
 
@@ -185,6 +208,7 @@ def _install(session: Session) -> None:
     dialogs.forget()
     for name in SLICER_FILES:
         _import_slicer_file(name)
+    _import_file("SampleData", Path(__file__).parent / "scripts" / "SampleData.py")
 
 
 def _offer_python_slicer(folder: Path) -> None:
@@ -201,13 +225,16 @@ def _import_slicer_file(name: str) -> None:
     real = os.environ.get(SLICER_PYTHON_FOLDER)
     folder = Path(real) if real else Path(__file__).parent / "scripts"
     file = next(f for f in (folder / f"{name}.py", folder / name / "__init__.py") if f.is_file())
-    full_name = f"slicer.{name}"
+    setattr(slicer, name, _import_file(f"slicer.{name}", file))
+
+
+def _import_file(full_name: str, file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(
         full_name, file, submodule_search_locations=[str(file.parent)] if file.name == "__init__.py" else None)
     module = importlib.util.module_from_spec(spec)
     sys.modules[full_name] = module
     spec.loader.exec_module(module)
-    setattr(slicer, name, module)
+    return module
 
 
 def _uninstall(session: Session) -> None:
@@ -231,12 +258,12 @@ def _restore(namespace: dict[str, Any], before: dict[str, Any]) -> None:
     namespace.update(before)
 
 
-def _forget_modules(before: set[str]) -> None:
+def _forget_modules(before: set[str], scripts: list[str]) -> None:
     """Scripts that saw the adapter's names must not be found by a test that runs without it."""
     for name in set(sys.modules) - before:
         module = sys.modules[name]
         top = name.split(".")[0]
-        if top in ("qt", "ctk", "slicer", "SampleData") or top.endswith("Qt") or "qt" in vars(module):
+        if top in ("qt", "ctk", "slicer", "SampleData", *scripts) or top.endswith("Qt") or "qt" in vars(module):
             del sys.modules[name]
     for name in ("qt", "ctk"):
         sys.modules.pop(name, None)

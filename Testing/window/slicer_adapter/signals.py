@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +27,7 @@ class Connection:
     signature: str
     receiver: Callable
     handler: Callable
-    native: QtCore.QObject = field(repr=False)
+    native: weakref.ref[QtCore.QObject] = field(repr=False)
 
 
 def declared_signatures(native: QtCore.QObject) -> dict[str, str]:
@@ -77,7 +78,7 @@ def connect_known(native: QtCore.QObject, signature: str, receiver: Callable) ->
     if pointer not in _connections:
         _connections[pointer] = []
         native.destroyed.connect(lambda *_: _connections.pop(pointer, None))
-    _connections[pointer].append(Connection(signature, receiver, handler, native))
+    _connections[pointer].append(Connection(signature, receiver, handler, weakref.ref(native)))
     return True
 
 
@@ -118,8 +119,9 @@ def forget_all() -> None:
     """Take every connection of scripts off."""
     for connections in list(_connections.values()):
         for connection in list(connections):
-            if Shiboken.isValid(connection.native):
-                QtCore.QObject.disconnect(connection.native, QtCore.SIGNAL(connection.signature), connection.handler)
+            native = connection.native()
+            if native is not None and Shiboken.isValid(native):
+                QtCore.QObject.disconnect(native, QtCore.SIGNAL(connection.signature), connection.handler)
     _connections.clear()
     slot_errors.clear()
 

@@ -189,9 +189,16 @@ def _connector(widget: Any, parameter: Parameter) -> Connector:
                 _bounds(widget, parameter)
             if kind is bool and prop == "checked" and hasattr(widget, "checkable") and not widget.checkable:
                 widget.checkable = True
-            return Connector(widget, signal, lambda: kind(getattr(widget, prop)),
-                             lambda value: setattr(widget, prop, str(value) if kind in PATHS else value))
+            return _plain_connector(widget, signal, prop, kind)
     raise RuntimeError(f"parameter {parameter.name} ({kind}) cannot be shown by {cls.__name__}")
+
+
+def _plain_connector(widget: Any, signal: str, prop: str, kind: type) -> Connector:
+    def write(value: Any) -> None:
+        if value != getattr(widget, prop):
+            setattr(widget, prop, str(value) if kind in PATHS else value)
+
+    return Connector(widget, signal, lambda: kind(getattr(widget, prop)), write)
 
 
 _PLAIN = (
