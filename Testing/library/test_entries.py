@@ -48,13 +48,24 @@ def test_python_m_says_unusable_arguments_with_status_2() -> None:
     assert python_m("no-such-command").returncode == 2
 
 
-def test_slicers_own_options_in_front_are_dropped(batch) -> None:
-    """The arguments as Slicer 5.13 hands them to a script started with ``-- batch a.csv -o "out dir"``."""
-    left_by_slicer = ["--ignore-slicerrc", "batch", "a.csv", "-o", "out dir", "--erosion", "paper"]
-    assert batch.own_arguments(left_by_slicer) == ["batch", "a.csv", "-o", "out dir", "--erosion", "paper"]
+STUDIES = ["a.csv", "-o", "out dir", "--erosion", "paper"]
 
 
-@pytest.mark.parametrize("arguments", [["no-such-command"], ["measure"], []])
+@pytest.mark.parametrize("left_by_slicer", [
+    [], ["--ignore-slicerrc"], ["--ignore-slicerrc", "--testing", "--no-splash"], ["--attach-process"],
+    ["--additional-module-paths", "LowDoseBMD"], ["--additional-module-path=LowDoseBMD", "-platform", "offscreen"]])
+def test_slicers_own_options_in_front_are_dropped(batch, left_by_slicer: list[str]) -> None:
+    """As Slicer 5.13 hands them to a script; with ``-- a.csv -o "out dir"`` it leaves --ignore-slicerrc, not the ``--``."""
+    assert batch.own_arguments([*left_by_slicer, "batch", *STUDIES]) == ["batch", *STUDIES]
+    assert batch.own_arguments([*left_by_slicer, *STUDIES]) == ["batch", *STUDIES], "batch is implied"
+    assert batch.own_arguments([*left_by_slicer, "-o", "out dir", "a.csv"]) == ["batch", "-o", "out dir", "a.csv"]
+    assert batch.own_arguments([*left_by_slicer, "--help"]) == ["--help"]
+    for command in ("measure", "demo"):
+        assert batch.own_arguments([*left_by_slicer, command, "x"]) == [command, "x"]
+
+
+@pytest.mark.parametrize("arguments", [
+    ["no-such-command"], ["measure"], [], ["measrue", "ct", "-o", "out"], ["no-such-folder", "-o", "out"]])
 def test_slicer_ends_with_the_status_of_unusable_arguments(batch, exit_statuses, monkeypatch, arguments) -> None:
     monkeypatch.setattr(sys, "argv", ["batch.py", "--ignore-slicerrc", *arguments])
     batch.run_in_slicer()
@@ -79,3 +90,46 @@ def test_slicer_ends_on_an_error_that_nobody_expected(batch, exit_statuses, monk
     monkeypatch.setattr(sys, "argv", ["batch.py", "measure"])
     batch.run_in_slicer()
     assert exit_statuses == [1]
+
+
+def test_help_ends_slicer_with_status_0(batch, exit_statuses, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["batch.py", "--ignore-slicerrc", "--help"])
+    batch.run_in_slicer()
+    assert exit_statuses == [0] and "batch" in capsys.readouterr().out
+
+
+def test_studies_alone_are_a_batch(batch, exit_statuses, monkeypatch, tmp_path: Path) -> None:
+    """A study that cannot be measured: the batch ends with its summary and status 1."""
+    (tmp_path / "Studien ü").mkdir()
+    (tmp_path / "Studien ü" / "broken.nii.gz").write_bytes(b"no image")
+    monkeypatch.setattr(sys, "argv", ["batch.py", "--ignore-slicerrc", str(tmp_path / "Studien ü"), "-o",
+                                      str(tmp_path / "out dir")])
+    batch.run_in_slicer()
+    assert exit_statuses == [1]
+    assert "refused" in (tmp_path / "out dir" / "summary.csv").read_text(encoding="utf-8")
+
+
+def test_missing_packages_are_said_before_any_work(batch, exit_statuses, monkeypatch, tmp_path: Path, capsys) -> None:
+    (tmp_path / "requirements.txt").write_text("# why\nnumpy>=1\nno_such_package>=2\n")
+    monkeypatch.setattr(batch, "requirements_file", lambda: tmp_path / "requirements.txt")
+    monkeypatch.setattr(sys, "argv", ["batch.py", str(tmp_path), "-o", str(tmp_path / "out")])
+    batch.run_in_slicer()
+    assert exit_statuses == [2]
+    said = capsys.readouterr().err
+    assert "missing or damaged: no_such_package." in said and "PythonSlicer -m pip install" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("error", "status"), [
+    (KeyboardInterrupt(), 1), (ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime"), 2),
+    (SystemExit(2), 2), (SystemExit("text"), 1), (SystemExit(None), 0)])
+def test_every_end_has_its_status(batch, exit_statuses, monkeypatch, error: BaseException, status: int) -> None:
+    from LowDoseBMDLib import cli
+
+    def end(_arguments: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "main", end)
+    monkeypatch.setattr(sys, "argv", ["batch.py", "studies", "-o", "out"])
+    batch.run_in_slicer()
+    assert exit_statuses == [status]
