@@ -9,6 +9,11 @@ from typing import Any
 import pytest
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """An alignment is an integer in Slicer's Python; PySide6 calls that overload deprecated."""
+    config.addinivalue_line("filterwarnings", "ignore:.*setTextAlignment:DeprecationWarning")
+
+
 @pytest.fixture
 def a_slicer() -> Iterator[Any]:
     """The imitated application. An error that a slot raised, or an answer no dialog asked for, fails the test."""

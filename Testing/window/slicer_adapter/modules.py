@@ -87,8 +87,22 @@ class qSlicerScriptedLoadableModuleWidget(QtWidgets.QWidget):  # noqa: N801
 
     def __init__(self) -> None:
         super().__init__()
-        self._scene, self._script = None, None
+        self._scene, self._script, self._entered = None, None, False
         self.setLayout(QtWidgets.QVBoxLayout())
+
+    isEntered = QtCore.Property(bool, lambda self: self._entered)
+
+    def enter(self) -> None:
+        self._entered = True
+        self._tell("enter")
+
+    def exit(self) -> None:
+        self._entered = False
+        self._tell("exit")
+
+    def _tell(self, method: str) -> None:
+        if hasattr(self._script, method):
+            getattr(self._script, method)()
 
     def self(self) -> Any:
         return self._script
@@ -170,21 +184,22 @@ class Modules:
             raise RuntimeError(f"Could not find module with name '{name}'")
         if name == self.shown_name:
             return
-        self._tell(self.shown_name, "exit")
+        self._exit_shown()
         self.shown_name = name
-        self._tell(name, "enter")
-
-    def _tell(self, name: str, method: str) -> None:
         parent = self._scripted.get(name)
-        if parent is not None and parent._widget is None and method == "enter":
-            self.open(name)
-        widget = parent._widget.self() if parent is not None and parent._widget is not None else None
-        if widget is not None and hasattr(widget, method):
-            getattr(widget, method)()
+        if parent is not None:
+            if parent._widget is None:
+                self.open(name)
+            parent._widget.enter()
+
+    def _exit_shown(self) -> None:
+        parent = self._scripted.get(self.shown_name)
+        if parent is not None and parent._widget is not None:
+            parent._widget.exit()
 
     def unload(self, manager: QtCore.QObject) -> None:
         """Say that every scripted module goes, and delete the widgets."""
-        self._tell(self.shown_name, "exit")
+        self._exit_shown()
         self.shown_name = ""
         for name, parent in self._scripted.items():
             manager.moduleAboutToBeUnloaded.emit(name)

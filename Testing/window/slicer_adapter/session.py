@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import logging
 import os
 import sys
 import tempfile
@@ -153,6 +154,14 @@ class Session:
             self.wait(5)
 
 
+def _qt_message(kind: QtCore.QtMsgType, _context: Any, message: str) -> None:
+    """Qt's own messages go to the log, but for one that every off-screen window causes."""
+    if "propagateSizeHints" not in message:
+        level = {QtCore.QtMsgType.QtWarningMsg: logging.WARNING, QtCore.QtMsgType.QtDebugMsg: logging.DEBUG,
+                 QtCore.QtMsgType.QtInfoMsg: logging.INFO}.get(kind, logging.ERROR)
+        logging.getLogger("qt").log(level, message)
+
+
 def grab_png(widget: Any, path: Path | str, width: int = 0, height: int = 0) -> Path:
     """Draw a widget (a wrapper, or an object with a ``parent`` widget such as a module's) into a PNG."""
     native = pythonqt.unwrap(widget if isinstance(widget, pythonqt.Instance) else widget.parent)
@@ -174,11 +183,13 @@ def installed_session() -> Iterator[Session]:
     with tempfile.TemporaryDirectory(prefix="slicer adapter ", ignore_cleanup_errors=True) as name:
         session = Session(Path(name))
         try:
+            QtCore.qInstallMessageHandler(_qt_message)
             _install(session)
             yield session
         finally:
             scripts = session.modules.scripted_names() if session.modules is not None else []
             _uninstall(session)
+            QtCore.qInstallMessageHandler(None)
             _restore(vars(slicer), before_slicer)
             _restore(vars(slicer.util), before_util)
             _forget_modules(before_modules, scripts)
