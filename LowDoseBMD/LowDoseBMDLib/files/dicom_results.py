@@ -31,6 +31,19 @@ def write_dicom_results(out: Path, source: Path | Sequence[Path], rois: Rois, re
     """
     for name in DICOM_RESULTS:
         (out / name).unlink(missing_ok=True)
+    try:
+        _write(out, source, rois, record)
+    except DicomResultError as error:
+        raise DicomResultError(f"{_what_there_is(out)} {error}") from error
+
+
+def _what_there_is(out: Path) -> str:
+    written = [name for name in DICOM_RESULTS if (out / name).exists()]
+    return f"Of the DICOM results only {written[0]} was written." if written else "No DICOM results were written."
+
+
+def _write(out: Path, source: Path | Sequence[Path], rois: Rois, record: Mapping[str, Any]) -> None:
+    """The segmentation, then the report, which refers to it; a failed segmentation is raised after the report is there."""
     _require_highdicom()
     sources = _of_the_headers(lambda: source_files(source, record["acquisition"]["series_uid"]))
     failed: DicomResultError | None = None
@@ -62,7 +75,7 @@ def _require_highdicom() -> None:
     try:
         import highdicom  # noqa: F401
     except ImportError as error:
-        raise DicomResultError("No DICOM results: the Python package highdicom is missing. Install highdicom 0.27 or later; "
+        raise DicomResultError("The Python package highdicom is missing. Install highdicom 0.27 or later; "
                                "the other results are complete without it.") from error
 
 
@@ -76,9 +89,8 @@ def _of_the_headers(work: Callable[[], Any]) -> Any:
     except DicomResultError:
         raise
     except Refusal as refusal:
-        raise DicomResultError(f"No DICOM results: {refusal}") from refusal
+        raise DicomResultError(str(refusal)) from refusal
     except (ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError, OverflowError) as error:
         log.debug("DICOM results failed", exc_info=True)
-        raise DicomResultError(f"No DICOM results: a header of the series holds something that cannot be carried over "
-                               f"({type(error).__name__}). Export the original series from the archive; the other results "
-                               "are complete.") from error
+        raise DicomResultError(f"A header of the series holds what cannot be carried over ({type(error).__name__}). Export "
+                               "the original series from the archive; the other results are complete.") from error

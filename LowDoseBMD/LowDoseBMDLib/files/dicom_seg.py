@@ -61,7 +61,7 @@ def write_dicom_seg(path: Path, rois: Rois, sources: Sequence[Path]) -> None:
              for name in STRUCTURES if name in rois.masks and not rois.masks[name].empty}
     masks = {name: mask for name, mask in masks.items() if not mask.empty}
     if not masks:
-        raise DicomResultError("No DICOM segmentation: every region is empty.")
+        raise DicomResultError("Every region is empty.")
     segmentation = _segmentation(source, rois, masks)
     with whole_file(Path(path)) as aside:
         segmentation.save_as(aside)

@@ -87,7 +87,7 @@ def read_source(sources: Sequence[Path], geometry: Geometry | None = None) -> So
               if (stack := _stack(series))]
     fitting = [stack for stack in stacks if geometry is None or axes_between(geometry, stack[1]) is not None]
     if not fitting:
-        raise DicomResultError("No DICOM results: the given slices are not those on which the regions lie. Give the folder "
+        raise DicomResultError("The given slices are not those on which the regions lie. Give the folder "
                                "of the series that was measured.")
     planes, stored = max(fitting, key=lambda stack: len(stack[0]))
     return SourceSeries(_headers(planes), tuple(planes), stored)
@@ -105,7 +105,7 @@ def _headers(planes: Sequence[Plane]) -> tuple[Dataset, ...]:
 
     paths = list(dict.fromkeys(plane.path for plane in planes))
     if planes[0].frame is not None and len(paths) > 1:
-        raise DicomResultError(f"No DICOM results: the series is spread over {len(paths)} multi-frame files, to which one "
+        raise DicomResultError(f"The series is spread over {len(paths)} multi-frame files, to which one "
                                "object cannot refer. Export it as single slices or as one file.")
     headers = tuple(pydicom.dcmread(path, stop_before_pixels=True, force=True) for path in paths)
     for header in headers:
@@ -117,7 +117,7 @@ def _headers(planes: Sequence[Plane]) -> tuple[Dataset, ...]:
 def _refuse_incomplete(header: Dataset) -> None:
     missing = [name for name in _NEEDED if not header.get(name)]
     if missing:
-        raise DicomResultError(f"No DICOM results: the slices lack {', '.join(missing)}, without which nothing can refer to "
+        raise DicomResultError(f"The slices lack {', '.join(missing)}, without which nothing can refer to "
                                "them. Export the original series from the archive.")
 
 
@@ -177,7 +177,7 @@ def mask_on_slices(mask: Mask, regions: Geometry, stored: Geometry) -> Mask:
     """
     axes = axes_between(regions, stored)
     if axes is None:
-        raise DicomResultError("No DICOM results: the regions lie on another grid than the slices. Measure the series "
+        raise DicomResultError("The regions lie on another grid than the slices. Measure the series "
                                "itself.")
     matrix, offset = axes
     inner = clip(mask, regions.shape_kji)
