@@ -101,9 +101,12 @@ class CalibrationList:
         box.currentIndex = next((n for n, choice in enumerate(self._choices) if choice.path == chosen), 0)
         self._filling = False
 
-    def showFacts(self, path: str, acquisition: Acquisition | None) -> None:
-        """Facts of the choice with this path, and where the scan differs from it."""
-        choice = next((choice for choice in self._choices if choice.path == path), literature())
+    def choice(self, path: str) -> Choice:
+        """The choice with this path, as it was read when the list was filled."""
+        return next((choice for choice in self._choices if choice.path == path), None) or readChoice(path)
+
+    def showFacts(self, choice: Choice, acquisition: Acquisition | None) -> None:
+        """Facts of a choice, and where the scan differs from it."""
         if choice.calibration is None:
             text = _warning(choice.problem)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import slicer
@@ -15,10 +16,11 @@ EDITOR_TAG = "LowDoseBMD"
 
 
 class Corrector:
-    """The Correct section. live: the LiveMeasurement that follows, None when there is nothing to correct."""
+    """The Correct section of a LiveMeasurement. onSelected(structure) when another segment was chosen in the editor."""
 
-    def __init__(self, ui: Any) -> None:
+    def __init__(self, ui: Any, onSelected: Callable[[str], None]) -> None:
         self._ui = ui
+        self._onSelected = onSelected
         self._live: Any = None
         self._structure = ""
         self._placer = PointPlacer(self._onPlaced, self._onPlacingEnded)
@@ -139,8 +141,9 @@ class Corrector:
             self._live.rederive(level)
 
     def _onSegmentChanged(self, segmentId: str) -> None:
-        if segmentId:
+        if segmentId and segmentId != self._structure:
             self._structure = segmentId
+            self._onSelected(segmentId)
         self.update()
 
     def _level(self) -> str:

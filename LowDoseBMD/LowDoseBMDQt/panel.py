@@ -6,6 +6,7 @@ import html
 from datetime import datetime
 from typing import Any
 
+import qt
 import slicer
 from LowDoseBMDLib.anatomy import LEVELS
 from LowDoseBMDMRML.volumes import acquisition_of
@@ -14,7 +15,7 @@ from slicer.i18n import tr as _
 from . import views
 from .acquisition import patientName
 from .bones3d import Bones3D
-from .calibrations import CalibrationList, readChoice
+from .calibrations import CalibrationList
 from .card import cardHtml, notes
 from .compare import Comparer
 from .correct import Corrector
@@ -31,6 +32,8 @@ from .shortcuts import Shortcuts
 from .volume_facts import factsText, warningText
 
 LEVEL_UNCERTAIN = "level_uncertain"
+READER_SETTING = "LowDoseBMD/Reader"
+"""Key of the application's settings: who signed last on this computer."""
 
 
 class Panel:
@@ -49,7 +52,7 @@ class Panel:
         self.flags = FlagsList(ui, self._onShowFlag)
         self.table = LevelsTable(ui.levelsTable, self.goTo, self._onUse)
         self.exclusion = ExclusionBox(ui, self._onExcluded, self.update)
-        self.corrector = Corrector(ui)
+        self.corrector = Corrector(ui, self.table.select)
         self.comparer = Comparer(ui)
         self.review = ReviewBox(ui, self._onSign, self._onReopen)
         self.export = ExportBox(ui, session)
@@ -99,6 +102,9 @@ class Panel:
             self.corrector.forgetScene()
             return
         self.calibrations.fill(parameterNode.calibrationPath)
+        if not parameterNode.reader:
+            parameterNode.reader = str(qt.QSettings().value(READER_SETTING) or "")
+        self.session.takeUp()
         self.onParametersChanged()
 
     def close(self) -> None:
@@ -112,7 +118,7 @@ class Panel:
     def onParametersChanged(self) -> None:
         """A choice changed, by a widget or in the scene."""
         node = self.parameterNode
-        if node is None:
+        if node is None or slicer.mrmlScene.IsBatchProcessing():
             return
         if node.inputVolume is not self.session.volumeNode and not self.session.busy:
             self._choose(node.inputVolume)
@@ -163,6 +169,7 @@ class Panel:
         self.exclusion.cancel()
         self.bones.show(live.study.segmentation_node if live else None)
         if live is not None:
+            live.listeners.append(self.bones.refresh)
             views.drawRegions(live.study.segmentation_node, self.parameterNode.showFilled, self.parameterNode.opacity)
             self._goToFirstLevel()
 
@@ -175,9 +182,9 @@ class Panel:
         ui, volumeNode = self.ui, self.session.volumeNode
         state = self._state()
         ui.volumeSelector.enabled = not self.session.busy
-        choice = readChoice(self.parameterNode.calibrationPath)
+        choice = self.calibrations.choice(self.parameterNode.calibrationPath)
         acquisition = acquisition_of(volumeNode) if volumeNode is not None else None
-        self.calibrations.showFacts(self.parameterNode.calibrationPath, acquisition)
+        self.calibrations.showFacts(choice, acquisition)
         warning = choice.problem
         if volumeNode is not None:
             spacing, length = _grid(volumeNode)
@@ -187,6 +194,9 @@ class Panel:
         ui.factsLabel.visible = volumeNode is not None
         ui.warningLabel.text = f"<span style='color:#8a5a00'>{html.escape(warning)}</span>"
         ui.warningLabel.visible = bool(warning) and volumeNode is not None
+        engine = self.session.live.networks.get("engine", "") if self.session.live is not None else ""
+        ui.deviceFactsLabel.text = html.escape(_("Measured with: {engine}").format(engine=engine)) if engine else ""
+        ui.deviceFactsLabel.visible = bool(engine)
         why = self._whyNot(state, choice)
         self.runBar.update(not why, why)
 
@@ -236,7 +246,7 @@ class Panel:
     def measure(self) -> None:
         """Start a run on the chosen CT."""
         node = self.parameterNode
-        choice = readChoice(node.calibrationPath)
+        choice = self.calibrations.choice(node.calibrationPath)
         if choice.calibration is None or self.session.volumeNode is None or not self.packages.complete():
             return
         if self._wouldLoseEdits() and not slicer.util.confirmYesNoDisplay(
@@ -286,6 +296,7 @@ class Panel:
         live, now = self.session.live, datetime.now().astimezone()
         try:
             (live.accept if accepted else live.reject)(reader, comment, now)
+            qt.QSettings().setValue(READER_SETTING, reader)
         except ValueError as error:
             self.session.say(str(error))
 
@@ -294,7 +305,7 @@ class Panel:
 
     def _onCalibrationChosen(self, path: str) -> None:
         self.parameterNode.calibrationPath = path
-        choice, live = readChoice(path), self.session.live
+        choice, live = self.calibrations.choice(path), self.session.live
         if choice.calibration is not None and live is not None and not live.locked:
             live.set_calibration(choice.calibration)
         self.update()

@@ -55,8 +55,9 @@ class PointPlacer:
         interaction = scene.GetNodeByID(INTERACTION_NODE)
         if interaction is not None and interaction.GetCurrentInteractionMode() == slicer.vtkMRMLInteractionNode.Place:
             interaction.SetCurrentInteractionMode(slicer.vtkMRMLInteractionNode.ViewTransform)
-        if scene.IsNodePresent(node):
-            scene.RemoveNode(node)
+        for each in (node.GetDisplayNode(), node.GetStorageNode(), node):
+            if each is not None and scene.IsNodePresent(each):
+                scene.RemoveNode(each)
         self._onEnded()
 
     def _observe(self, node: Any, event: int, callback: Callable[..., None]) -> None:

@@ -80,7 +80,7 @@ class Session:
         if volumeNode is not None:
             self.dicomFiles = dicomFiles(volumeNode)
             self._noteAcquisition(volumeNode)
-            self._takeUp(volumeNode)
+            self.takeUp()
         self._tell()
 
     def _noteAcquisition(self, volumeNode: Any) -> None:
@@ -88,12 +88,13 @@ class Session:
         if acquisition is not None and acquisition != acquisition_of(volumeNode):
             set_acquisition(volumeNode, acquisition)
 
-    def _takeUp(self, volumeNode: Any) -> None:
-        study = find_study(self._scene, volumeNode)
+    def takeUp(self) -> None:
+        """Go on with the measurement that the scene holds of the chosen CT, when none is at hand, as after an import."""
+        study = find_study(self._scene, self.volumeNode) if self.volumeNode is not None and self.live is None else None
         if study is None:
             return
         try:
-            live = LiveMeasurement(study, ct_from_node(volumeNode), defer)
+            live = LiveMeasurement(study, ct_from_node(self.volumeNode), defer)
             if live.restore():
                 self._follow(live)
         except (KeyError, ValueError) as error:
@@ -103,7 +104,11 @@ class Session:
 
     def _follow(self, live: LiveMeasurement) -> None:
         self.live = live
-        live.listeners.append(self._tell)
+        live.listeners.append(self._onMeasured)
+
+    def _onMeasured(self) -> None:
+        self.message, self.log = "", ""
+        self._tell()
 
     def _letGo(self) -> None:
         if self.live is not None:
