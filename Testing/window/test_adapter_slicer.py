@@ -33,6 +33,21 @@ def test_a_file_dialog_takes_its_answer_from_the_test(a_slicer):
     assert qt.QFileDialog.getExistingDirectory(None, "Export") == "/data/out"
 
 
+def test_packages_are_asked_for_and_never_installed(a_slicer):
+    import os
+
+    import qt
+
+    if os.environ.get("SLICER_PYTHON_FOLDER"):
+        pytest.skip("the real slicer.packaging installs")
+    slicer.packaging.pip_ensure("numpy")
+    a_slicer.answer(qt.QMessageBox.Cancel, qt.QMessageBox.Ok)
+    with pytest.raises(RuntimeError):
+        slicer.packaging.pip_ensure(["no-such-package==1"], requester="LowDoseBMD")
+    slicer.packaging.pip_ensure(["numpy", "no-such-package==1"])
+    assert slicer.packaging.installed == [["no-such-package==1"]]
+
+
 UI = """<?xml version="1.0" encoding="UTF-8"?><ui version="4.0"><class>Panel</class>
 <widget class="qMRMLWidget" name="Panel"><layout class="QVBoxLayout" name="layout">
 <item><widget class="qMRMLNodeComboBox" name="inputSelector">
