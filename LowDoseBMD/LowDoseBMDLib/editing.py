@@ -33,7 +33,7 @@ def replace_masks(ct: CTVolume, rois: Rois, masks: Mapping[str, Mask]) -> Rois:
     A body that was drawn gets a new trabecular core, unless the core is the reader's own; a core that was drawn is
     measured as it is, even when its body looks incomplete. Masks equal to those there are no change.
     """
-    changed = {name: mask for name, mask in masks.items() if not _equal(mask, rois.masks.get(name))}
+    changed = changed_masks(rois, masks)
     if not changed:
         return rois
     drawn = replace(rois, masks={**rois.masks, **changed}, edited=rois.edited | changed.keys())
@@ -44,6 +44,11 @@ def replace_masks(ct: CTVolume, rois: Rois, masks: Mapping[str, Mask]) -> Rois:
         elif f"trabecular_{level}" in changed:
             drawn = _with_core(ct, drawn, level, changed[f"trabecular_{level}"])
     return drawn
+
+
+def changed_masks(rois: Rois, masks: Mapping[str, Mask]) -> dict[str, Mask]:
+    """Those of the masks that hold other voxels than the regions do; no region and an empty one are the same."""
+    return {name: mask for name, mask in masks.items() if not _equal(mask, rois.masks.get(name))}
 
 
 def move_keypoint(ct: CTVolume, rois: Rois, level: str, position_lps_mm: tuple[float, float, float]) -> Rois:

@@ -156,6 +156,8 @@ def move_voxels(array: np.ndarray, source: Geometry, target: Geometry) -> tuple[
     Where the voxels of both grids coincide, in any order of axes, the region is turned and nothing is lost; else each
     target voxel takes the nearest source voxel.
     """
+    if array.size == 0:
+        return np.zeros((0, 0, 0), bool), (0, 0, 0), True
     to_target = np.linalg.inv(target.ijk_to_lps) @ source.ijk_to_lps
     turn, offset = np.rint(to_target[:3, :3]).astype(int), np.rint(to_target[:3, 3]).astype(int)
     coincide = np.all(np.abs(turn).sum(axis=0) == 1) and np.all(np.abs(turn).sum(axis=1) == 1)

@@ -363,8 +363,8 @@ def _roi_flags(level: LevelMeasurement) -> tuple[Flag, ...]:
 def _reader_flags(level: LevelMeasurement) -> tuple[Flag, ...]:
     if not level.excluded:
         return ()
-    return (Flag("level_excluded", Severity.INFO, f"A reader left {level.name} out of the mean: {level.excluded}.", level.name,
-                 level.centre_lps_mm),)
+    sentence = f"A reader left {level.name} out of the mean: {level.excluded}."
+    return (Flag("level_excluded", Severity.INFO, sentence, level.name, level.centre_lps_mm),)
 
 
 _SUPERSEDED_BY = {"muscle": "muscle", "fat": "fat", "aorta": "vessel"}

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .anatomy import BONES, LEVELS, SIDES, SPINE, STRUCTURES
-from .bodies import Spine, draw_bodies
+from .bodies import draw_bodies
 from .bones import segment_bones
 from .bundle import load_bundle, models_folder
 from .ctvolume import CTVolume
@@ -23,7 +23,7 @@ from .flags import Flag, Severity
 from .geometry import Geometry
 from .inference import Engine, Progress, open_engine, silent
 from .keypoints import find_keypoints
-from .levels import Numbering, name_levels
+from .levels import name_levels
 from .rois import Keypoint, LevelFinding, Mask, Rois, Vertebra
 from .schemes import read_scheme
 from .splitting import split_vertebrae

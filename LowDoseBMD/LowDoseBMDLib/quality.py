@@ -172,7 +172,8 @@ def _level(ct: CTVolume, rois: Rois, level: LevelMeasurement) -> list[Flag]:
         return [_at(level, "level_not_found", Severity.INFO, f"{level.name} was not found in the scan.")]
     if not finding.complete:
         return [_at(level, "level_incomplete", Severity.INFO, f"{level.name} was not measured: {level.reason}.")]
-    return [*_override(finding, level), *_shape(finding, level), *_metal(ct, rois, level), *_texture(ct, rois, level), *_erosion(rois, level)]
+    return [*_override(finding, level), *_shape(finding, level), *_metal(ct, rois, level), *_texture(ct, rois, level),
+            *_erosion(rois, level)]
 
 
 def _override(finding: LevelFinding, level: LevelMeasurement) -> list[Flag]:

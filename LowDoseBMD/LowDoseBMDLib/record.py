@@ -38,10 +38,10 @@ def to_dict(measurement: Measurement, acquisition: Acquisition, software: Mappin
     osteoporosis_range), category_provisional, p_below_80, limits_mg_cm3 [80, 120]; calibration: as in a
     calibration file; erosion (physical, paper, voxels, edited); flags[]: code, severity (info, caution,
     limited, refused), sentence, level, position_lps_mm; acquisition: the fields of Acquisition; software: as
-    given (versions, model hashes); seconds: as given; edited[]: structures that a reader drew or changed, and
-    keypoint_<level>; automatic_mean_vbmd_mg_cm3: the mean before a reader's edits; review: null, or decision (accepted,
-    rejected), reader, comment, signed_at (ISO 8601); reopened[]: signatures that were taken back, a sentence each. HU, mm, mm3 and mg/cm3 are rounded to 0.1, fractions
-    and probabilities to 0.001.
+    given (versions, model hashes); seconds: as given; edited[]: what a reader changed, as in Rois.edited;
+    automatic_mean_vbmd_mg_cm3: the mean before a reader's edits; review: null, or decision (accepted, rejected), reader,
+    comment, signed_at (ISO 8601); reopened[]: signatures that were taken back, a sentence each. HU, mm, mm3 and mg/cm3
+    are rounded to 0.1, fractions and probabilities to 0.001.
     """
     return {
         "schema_version": SCHEMA_VERSION,

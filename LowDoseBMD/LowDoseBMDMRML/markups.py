@@ -1,4 +1,4 @@
-"""Keypoints as a point list with three names, which a reader can place and drag but not rename or remove."""
+"""Keypoints as a point list with a point for each level, known by its name."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ def create_keypoints(scene: slicer.vtkMRMLScene, name: str) -> slicer.vtkMRMLMar
     scene.AddNode(node)
     node.CreateDefaultDisplayNodes()
     for level in LEVELS:
-        node.AddControlPoint(0.0, 0.0, 0.0, level)
-        node.UnsetNthControlPointPosition(node.GetNumberOfControlPoints() - 1)
-    node.SetFixedNumberOfControlPoints(True)
+        _index(node, level)
     display = node.GetDisplayNode()
     colour = [part / 255 for part in STRUCTURES[f"trabecular_{LEVELS[1]}"].colour]
     display.SetSelectedColor(colour)
@@ -32,21 +30,36 @@ def create_keypoints(scene: slicer.vtkMRMLScene, name: str) -> slicer.vtkMRMLMar
 
 
 def write_keypoints(node: slicer.vtkMRMLMarkupsFiducialNode, keypoints: tuple[Keypoint, ...]) -> None:
-    """Place the points of these levels; levels that are not given become unplaced."""
+    """Place the points of these levels; levels that are not given become unplaced, points that were removed come back."""
     placed = {point.level: point.position_lps_mm for point in keypoints}
     shown = {point.level: point.position_lps_mm for point in read_keypoints(node)}
-    for index, level in enumerate(LEVELS):
+    for level in LEVELS:
+        index = _index(node, level)
         if level in placed and not _same(placed[level], shown.get(level)):
             node.SetNthControlPointPosition(index, *lps_to_ras(np.array(placed[level])).tolist())
         elif level not in placed and level in shown:
             node.UnsetNthControlPointPosition(index)
 
 
+def _index(node: slicer.vtkMRMLMarkupsFiducialNode, level: str) -> int:
+    """Index of the level's point; an unplaced one is added where there is none.
+
+    The number of points is not fixed: Slicer 5.12 reads a point list of a fixed number from a stored scene as empty.
+    """
+    index = node.GetControlPointIndexByLabel(level)
+    if index >= 0:
+        return index
+    index = node.AddControlPoint(0.0, 0.0, 0.0, level)
+    node.UnsetNthControlPointPosition(index)
+    return index
+
+
 def read_keypoints(node: slicer.vtkMRMLMarkupsFiducialNode) -> tuple[Keypoint, ...]:
     """The placed points in the world, whoever placed them; confidence is not stored in the node."""
     found = []
-    for index, level in enumerate(LEVELS[:node.GetNumberOfControlPoints()]):
-        if node.GetNthControlPointPositionStatus(index) == slicer.vtkMRMLMarkupsNode.PositionDefined:
+    for level in LEVELS:
+        index = node.GetControlPointIndexByLabel(level)
+        if index >= 0 and node.GetNthControlPointPositionStatus(index) == slicer.vtkMRMLMarkupsNode.PositionDefined:
             x, y, z = lps_to_ras(np.array(node.GetNthControlPointPositionWorld(index)))
             found.append(Keypoint(level, (float(x), float(y), float(z))))
     return tuple(found)

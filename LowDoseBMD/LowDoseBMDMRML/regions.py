@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from LowDoseBMDLib.anatomy import STRUCTURES
 from LowDoseBMDLib.exchange import rois_from_state, rois_state
 from LowDoseBMDLib.geometry import Geometry
@@ -63,13 +65,26 @@ def read_regions(study: Study, names: list[str], geometry: Geometry) -> dict[str
 
 
 def state_of(rois: Rois) -> dict[str, Any]:
-    """All that the nodes' voxels do not hold; the counterpart of rois_of."""
-    return {**rois_state(rois), "masks": list(rois.masks)}
+    """All that the nodes' voxels do not hold, and a check sum of those that do; the counterpart of rois_of."""
+    return {**rois_state(rois), "masks": {name: _check_sum(name, mask) for name, mask in rois.masks.items()}}
 
 
 def rois_of(study: Study, state: Mapping[str, Any], geometry: Geometry) -> Rois:
     """The regions of a scene that was stored. Raises ValueError when the state does not fit the nodes."""
-    masks = read_regions(study, state["masks"], geometry)
+    masks = read_regions(study, list(state["masks"]), geometry)
     spine = tuple(segments.read_region(study.spine_node, _spine_id(number), geometry)
                   for number in range(len(state["places"])))
     return rois_from_state(state, geometry, masks, spine)
+
+
+def strange_regions(rois: Rois, state: Mapping[str, Any]) -> dict[str, Mask]:
+    """Regions whose voxels are not those that were there when the state was stored."""
+    return {name: mask for name, mask in rois.masks.items() if _check_sum(name, mask) != state["masks"].get(name)}
+
+
+def _check_sum(name: str, mask: Mask) -> int:
+    """0 for bones: they are large and no number rests on them."""
+    if mask.empty or STRUCTURES[name].group == "bone":
+        return 0
+    tight = Mask.from_array(mask.voxels, mask.start_kji)
+    return zlib.crc32(np.packbits(tight.voxels).tobytes() + repr((tight.start_kji, tight.voxels.shape)).encode())

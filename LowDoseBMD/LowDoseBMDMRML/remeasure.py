@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from LowDoseBMDLib.rois import Rois
 
 from . import markups, segments
 from .plots import update_age_chart, update_histogram
-from .regions import read_regions, region_times, rois_of, show_rois, state_of
+from .regions import read_regions, region_times, rois_of, show_rois, state_of, strange_regions
 from .study import Study
 from .tables import write_results
 from .watch import Defer, StudyWatch
@@ -110,7 +110,16 @@ class LiveMeasurement:
         self.reopened, self._history = tuple(stored["reopened"]), History()
         self._measure(rois_of(self.study, stored["rois"], self.ct.geometry))
         self._begin()
+        self._take_in_strange_edits(stored["rois"])
         return True
+
+    def _take_in_strange_edits(self, state: Mapping[str, Any]) -> None:
+        """What was drawn while nobody watched, as in a scene that was edited and saved without this module."""
+        strange = strange_regions(self.rois, state)
+        if strange:
+            known = {name: mask for name, mask in self.rois.masks.items() if name not in strange}
+            before = replace(self.rois, masks=known)
+            self._become(editing.replace_masks(self.ct, before, strange), self.rois)
 
     def close(self) -> None:
         """Stop watching; the nodes stay as they are."""
@@ -248,7 +257,7 @@ class LiveMeasurement:
         times = region_times(self.study)
         touched = [name for name, time in times.items() if time != self._times.get(name)]
         self._times = times
-        drawn = read_regions(self.study, touched, self.ct.geometry)
+        drawn = editing.changed_masks(self.rois, read_regions(self.study, touched, self.ct.geometry))
         rois = editing.replace_masks(self.ct, self.rois, drawn)
         for point in markups.moved_keypoints(self.study.keypoints_node, self.rois.keypoints):
             rois = editing.move_keypoint(self.ct, rois, point.level, point.position_lps_mm)

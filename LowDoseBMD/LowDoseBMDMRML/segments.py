@@ -54,16 +54,14 @@ def write_region(node: slicer.vtkMRMLSegmentationNode, grid: Geometry, name: str
 
     grid: the volume node's own grid (volumes.node_grid). mask: on ``geometry``, the canonical grid of the same CT.
     """
-    segment = node.GetSegmentation().GetSegment(name) or _add_segment(node, name)
-    image = _empty() if mask.empty else _image(grid, mask, geometry)
-    shared = segment.GetRepresentation(LABELMAP)
-    if shared is None or node.GetSegmentation().IsSharedBinaryLabelmap(name):
-        node.GetSegmentation().SeparateSegmentLabelmap(name)
+    image = _image(grid, mask, geometry)
+    segment = node.GetSegmentation().GetSegment(name) or _add_segment(node, name, image)
+    stored = segment.GetRepresentation(LABELMAP)
+    if stored is None or _is_shared(node, name, stored):
         segment.AddRepresentation(LABELMAP, image)
-        segment.SetLabelValue(1)
-    else:
-        shared.DeepCopy(image)
-        segment.SetLabelValue(1)
+    elif stored is not image:
+        stored.DeepCopy(image)
+    segment.SetLabelValue(1)
     segment.Modified()
     node.GetSegmentation().InvokeEvent(slicer.vtkSegmentation.SourceRepresentationModified)
 
@@ -123,14 +121,22 @@ def lock(node: slicer.vtkMRMLSegmentationNode, names: Iterable[str], locked: boo
             logic.SetSegmentStatus(segment, status)
 
 
-def _add_segment(node: slicer.vtkMRMLSegmentationNode, name: str) -> slicer.vtkSegment:
+def _is_shared(node: slicer.vtkMRMLSegmentationNode, name: str, image: slicer.vtkOrientedImageData) -> bool:
+    """Slicer puts segments that do not overlap into one image when it saves them."""
+    segmentation = node.GetSegmentation()
+    others = (segmentation.GetSegment(other) for other in segmentation.GetSegmentIDs() if other != name)
+    return any(other.GetRepresentation(LABELMAP) is image for other in others)
+
+
+def _add_segment(node: slicer.vtkMRMLSegmentationNode, name: str,
+                 image: slicer.vtkOrientedImageData) -> slicer.vtkSegment:
     segment = slicer.vtkSegment()
     structure = STRUCTURES.get(name)
     segment.SetName(structure.title if structure else name)
     if structure:
         segment.SetColor(*(part / 255 for part in structure.colour))
         segment.SetTerminology(terminology_entry(structure))
-    segment.AddRepresentation(LABELMAP, _empty())
+    segment.AddRepresentation(LABELMAP, image)
     node.GetSegmentation().AddSegment(segment, name)
     bone = bool(structure) and structure.group == "bone"
     display = node.GetDisplayNode()
@@ -140,8 +146,9 @@ def _add_segment(node: slicer.vtkMRMLSegmentationNode, name: str) -> slicer.vtkS
 
 
 def _image(grid: Geometry, mask: Mask, geometry: Geometry) -> slicer.vtkOrientedImageData:
+    """The region as a labelmap; an empty one lies on the grid too: Slicer saves all segments on the grid of the first."""
     voxels, start, exact = move_voxels(mask.voxels, geometry.crop(mask.start_kji, mask.voxels.shape), grid)
-    if not exact:
+    if not mask.empty and not exact:
         raise ValueError("the regions do not lie on the voxels of this CT")
     image = _labelmap(start, voxels.shape, voxels)
     image.SetImageToWorldMatrix(vtk_matrix(grid.ijk_to_ras))
@@ -157,11 +164,4 @@ def _labelmap(start_kji: tuple[int, int, int], shape_kji: tuple[int, int, int],
     if voxels is not None:
         image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
         vtk_to_numpy(image.GetPointData().GetScalars()).reshape(shape_kji)[...] = voxels
-    return image
-
-
-def _empty() -> slicer.vtkOrientedImageData:
-    image = slicer.vtkOrientedImageData()
-    image.SetExtent(0, -1, 0, -1, 0, -1)
-    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
     return image

@@ -98,13 +98,13 @@ class Study:
         """Remove the nodes and the folder from the scene; the CT stays."""
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
         folder = self.folder_item
+        hierarchy.RemoveItem(folder, False, True)
         for chart in (self.histogram_node, self.age_chart_node):
             if chart.GetScene() is self.scene:
                 remove_chart(chart)
         for node in self.nodes:
             if node.GetScene() is self.scene:
-                self.scene.RemoveNode(node)
-        hierarchy.RemoveItem(folder, True, True)
+                _remove_whole(node)
 
 
 def create_study(scene: slicer.vtkMRMLScene, volume_node: slicer.vtkMRMLScalarVolumeNode) -> Study:
@@ -145,6 +145,18 @@ def studies(scene: slicer.vtkMRMLScene) -> list[Study]:
 
 def folder_name(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:
     return f"{volume_node.GetName()} LowDoseBMD"
+
+
+def _remove_whole(node: slicer.vtkMRMLDisplayableNode) -> None:
+    """A node with its display and storage, which the scene would keep."""
+    scene = node.GetScene()
+    displays = node.GetNumberOfDisplayNodes() if node.IsA("vtkMRMLDisplayableNode") else 0
+    parts = [node.GetNthDisplayNode(n) for n in range(displays)]
+    if node.IsA("vtkMRMLStorableNode"):
+        parts.append(node.GetStorageNode())
+    for part in (node, *parts):
+        if part is not None:
+            scene.RemoveNode(part)
 
 
 def _nodes(scene: slicer.vtkMRMLScene) -> Iterator[slicer.vtkMRMLNode]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from LowDoseBMDLib.anatomy import LEVELS, SPINE
 from LowDoseBMDLib.ctvolume import Acquisition, CTVolume
 from LowDoseBMDLib.geometry import Geometry
-from LowDoseBMDLib.rois import Keypoint, LevelFinding, Mask, Rois
+from LowDoseBMDLib.pipeline import rois_from_masks
+from LowDoseBMDLib.rois import Keypoint, LevelFinding, Mask, Rois, Vertebra
 
 SPACING_MM = (1.5, 1.5, 2.0)
 SHAPE_KJI = (64, 60, 80)
@@ -68,3 +70,40 @@ def without(found: Rois, *names: str) -> Rois:
 
 def incomplete(*names: str) -> dict[str, LevelFinding]:
     return {name: LevelFinding(name, False, "its lower endplate lies outside the scan") for name in names}
+
+
+# --- with a chain of vertebrae, for what a reader does to their names ---------------------------------------
+
+CHAIN = {"T11": 66, **BODIES}
+"""First slice of each body of the chain, head to foot."""
+CHAIN_HU = {"T11": 150.0, **HU}
+CHAIN_SHAPE_KJI = (90, *SHAPE_KJI[1:])
+
+
+def chain_body(name: str) -> Mask:
+    return box((CHAIN[name], 20, 28), (12, 20, 24))
+
+
+def chain_ct() -> CTVolume:
+    """With T11 on top; a whole body has the HU of its own level, so that reading a wrong one shows. Whole numbers."""
+    array = np.zeros(CHAIN_SHAPE_KJI, np.int16)
+    array[:SHAPE_KJI[0]] = hu()
+    array[:, 0, 0] = -1000  # a slice of one value would count as padding beyond the scan
+    array[:, 0, 1] = 400
+    for name in CHAIN:
+        array[chain_body(name).box] = CHAIN_HU[name]
+    return CTVolume(array, replace(geometry(), shape_kji=CHAIN_SHAPE_KJI), Acquisition(kvp=120.0))
+
+
+def chain_rois() -> Rois:
+    """Regions of chain_ct as a proposal has them: cores by erosion, nothing edited."""
+    ct = chain_ct()
+    tissues = {name: mask for name, mask in masks().items() if not name.startswith(("body", "trabecular"))}
+    rois = rois_from_masks(ct, {**tissues, **{f"body_{name}": chain_body(name) for name in LEVELS}})
+    spine = tuple(Vertebra(SPINE.index(name), rois.masks.get(f"body_{name}", chain_body(name))) for name in CHAIN)
+    return replace(rois, spine=spine, flags=())
+
+
+def vbmd(hu_mean: float, muscle_hu: float = HU["muscle"], fat_hu: float = HU["fat"]) -> float:
+    """mg/cm3 by the literature constants, +50 in muscle and -78 in fat."""
+    return 50.0 + (hu_mean - muscle_hu) * 128.0 / (muscle_hu - fat_hu)

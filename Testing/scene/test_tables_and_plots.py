@@ -29,6 +29,7 @@ from LowDoseBMDMRML.plots import (  # noqa: E402 - needs slicer
     update_histogram,
 )
 from LowDoseBMDMRML.tables import RESULT_COLUMNS, ROWS, write_results  # noqa: E402 - needs slicer
+from slicer_scene import reopened  # noqa: E402 - needs slicer
 
 CALIBRATION = TwoPointCalibration()
 """Muscle +50 at 50 HU and fat -78 at -100 HU: one HU is 128/150 mg/cm3 in the torso."""
@@ -92,21 +93,6 @@ def changes(nodes: list) -> Counter:
     for node in nodes:
         node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda caller, _: counts.update([caller.GetClassName()]))
     return counts
-
-
-def reopened(scene, folder: Path):
-    """The scene written as .mrb and read into a new one, as Slicer does it."""
-    file = str(folder / "study.mrb")
-    assert scene.WriteToMRB(file)
-    (folder / "cache").mkdir()
-    (folder / "cache" / ".slicer-cache").touch()
-    cache, manager, other = slicer.vtkCacheManager(), slicer.vtkDataIOManager(), slicer.vtkMRMLScene()
-    cache.SetRemoteCacheDirectory(str(folder / "cache"))
-    manager.SetCacheManager(cache)
-    other.SetCacheManager(cache)
-    other.SetDataIOManager(manager)
-    assert other.ReadFromMRB(file)
-    return other
 
 
 # --- the results table -------------------------------------------------------------------------------------
