@@ -92,11 +92,18 @@ class BodyShape:
 
 def local_grid(mask: Mask, geometry: Geometry, axes: np.ndarray, spacing_mm: float) -> LocalGrid:
     """The smallest local grid along ``axes`` that holds the mask with a margin."""
-    kji = np.argwhere(mask.voxels)[:: 1 + mask.voxels.size // 400_000] + np.asarray(mask.start_kji)
-    along = geometry.to_lps(kji) @ axes[::-1].T
+    along = geometry.to_lps(_row_ends(mask.voxels) + mask.start_kji) @ axes[::-1].T
     low, high = along.min(axis=0) - PAD_MM, along.max(axis=0) + PAD_MM
     shape = tuple(int(n) for n in np.ceil((high - low) / spacing_mm) + 1)
     return LocalGrid(axes, low @ axes[::-1], spacing_mm, shape)
+
+
+def _row_ends(voxels: np.ndarray) -> np.ndarray:
+    """(N, 3) first and last voxel of every row along i: they bound a region in any direction, as all its voxels do."""
+    kj = np.argwhere(voxels.any(axis=2))
+    rows = voxels[kj[:, 0], kj[:, 1]]
+    first, last = rows.argmax(axis=1), rows.shape[1] - 1 - rows[:, ::-1].argmax(axis=1)
+    return np.concatenate([np.column_stack([kj, first]), np.column_stack([kj, last])])
 
 
 def unit(vector: np.ndarray) -> np.ndarray:

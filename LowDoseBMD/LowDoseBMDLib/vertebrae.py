@@ -209,7 +209,7 @@ def _fault(name: str, bodies: Mapping[str, Mask], shape_of: ShapeOf, geometry: G
     whole = _whole_neighbours(name, bodies, geometry, ends)
     checks = (_end_fault(name, body, geometry, ends), _field_fault(name, body, ct),
               _height_fault(name, body, shape_of, whole, geometry, ends),
-              _volume_fault(name, bodies, whole, geometry), _gap_fault(name, shape_of, whole))
+              _volume_fault(name, bodies, whole, geometry), _gap_fault(name, bodies, shape_of(name), whole, geometry))
     return next((reason for reason in checks if reason), "")
 
 
@@ -279,11 +279,10 @@ def _volume_fault(name: str, bodies: Mapping[str, Mask], whole: list[str], geome
     return f"{name} has {ratio:.2f} times the volume of its neighbours: it is crushed or not drawn as a whole."
 
 
-def _gap_fault(name: str, shape_of: ShapeOf, whole: list[str]) -> str:
-    """Part of a body is missing where the next whole body begins far away."""
-    here = shape_of(name)
+def _gap_fault(name: str, bodies: Mapping[str, Mask], here: BodyShape, whole: list[str], geometry: Geometry) -> str:
+    """Part of a body is missing where the next whole body begins far away, along this body's own axis."""
     for other in (n for n in whole if abs(SPINE.index(n) - SPINE.index(name)) == 1):
-        there = shape_of(other)
+        there = describe_body(bodies[other], geometry, axes=here.axes)
         apart = float(np.linalg.norm(there.centre_lps_mm - here.centre_lps_mm))
         gap = apart - 0.5 * (float(np.mean(here.height_mm)) + float(np.mean(there.height_mm)))
         if gap > GAP_MM:
