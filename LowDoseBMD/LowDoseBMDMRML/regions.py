@@ -16,6 +16,9 @@ from . import markups, segments
 from .study import Study
 from .volumes import node_grid
 
+ROUNDING_MM = 1e-6
+"""Files store spacing and direction apart, which changes the last digits of positions."""
+
 
 def show_rois(study: Study, rois: Rois, shown: Rois | None) -> None:
     """Write into the study's nodes what differs from what they show; all of it when that is None."""
@@ -66,7 +69,14 @@ def read_regions(study: Study, names: list[str], geometry: Geometry) -> dict[str
 
 def state_of(rois: Rois) -> dict[str, Any]:
     """All that the nodes' voxels do not hold, and a check sum of those that do; the counterpart of rois_of."""
-    return {**rois_state(rois), "masks": {name: _check_sum(name, mask) for name, mask in rois.masks.items()}}
+    return {**rois_state(rois), "ijk_to_lps": rois.geometry.ijk_to_lps.tolist(),
+            "masks": {name: _check_sum(name, mask) for name, mask in rois.masks.items()}}
+
+
+def stored_grid(state: Mapping[str, Any], geometry: Geometry) -> Geometry:
+    """The grid that was measured, where the one that was read is the same but for the rounding of files."""
+    stored = Geometry(geometry.shape_kji, np.array(state["ijk_to_lps"]))
+    return stored if geometry.same_grid(stored, ROUNDING_MM) else geometry
 
 
 def rois_of(study: Study, state: Mapping[str, Any], geometry: Geometry) -> Rois:

@@ -19,7 +19,7 @@ from LowDoseBMDLib.rois import Rois
 
 from . import markups, segments
 from .plots import update_age_chart, update_histogram
-from .regions import read_regions, region_times, rois_of, show_rois, state_of, strange_regions
+from .regions import read_regions, region_times, rois_of, show_rois, state_of, stored_grid, strange_regions
 from .study import Study
 from .tables import write_results
 from .watch import Defer, StudyWatch
@@ -108,6 +108,7 @@ class LiveMeasurement:
         self.automatic_mean_mg_cm3 = stored["automatic_mean_mg_cm3"]
         self.review = Review(**stored["review"]) if stored["review"] else None
         self.reopened, self._history = tuple(stored["reopened"]), History()
+        self.ct = replace(self.ct, geometry=stored_grid(stored["rois"], self.ct.geometry))
         self._measure(rois_of(self.study, stored["rois"], self.ct.geometry))
         self._begin()
         self._take_in_strange_edits(stored["rois"])

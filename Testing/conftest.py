@@ -1,4 +1,4 @@
-"""Fixtures shared by the library tests."""
+"""Fixtures shared by all tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real CTs and labels beside the repository; tests that need it are skipped without it."""
-    default = Path(__file__).resolve().parents[3] / "shared" / "data"
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("LOWDOSEBMD_DATA", default))
     if not folder.is_dir():
         pytest.skip("no real CTs here: set LOWDOSEBMD_DATA to a folder that holds them")
