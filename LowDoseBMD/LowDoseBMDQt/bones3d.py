@@ -1,35 +1,38 @@
-"""Bones and regions in the 3D view: one surface per turn of the event loop, so that nothing waits for them."""
+"""Bones and regions in the 3D view: surfaces one after the other, in a thread, so that nothing waits for them."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import qt
 from LowDoseBMDLib.anatomy import STRUCTURES
-from LowDoseBMDMRML.surfaces import SURFACE, make_surface, missing_surfaces
+from LowDoseBMDMRML.surfaces import SURFACE, SurfaceMaker, missing_surfaces
 
-PAUSE_MS = 60
+LOOK_MS = 40
+YIELD_SECONDS = 0.002
+"""Slept at each look, as in job.py: an idle event loop holds Python's lock, and the thread gets on only now."""
 AFTER_EDIT_MS = 1500
 """A stroke drops surfaces; they are made anew when the hand has rested for this long."""
 
-SHOWN_GROUPS = ("bone", "trabecular")
-"""Bones half transparent, trabecular regions inside them."""
+SHOWN_GROUPS = ("trabecular", "bone")
+"""Trabecular regions first, as they are small; then bones round them, half transparent."""
 
 
 class Bones3D:
-    """Makes the surfaces that are missing, small ones first."""
+    """Makes the surfaces that are missing."""
 
     def __init__(self) -> None:
         self._node: Any = None
+        self._maker: SurfaceMaker | None = None
         self._failed: set[str] = set()
         self._timer = qt.QTimer()
         self._timer.singleShot = True
-        self._timer.connect("timeout()", self._step)
+        self._timer.connect("timeout()", self._look)
 
     def show(self, segmentationNode: Any) -> None:
         """Show this segmentation in 3D, or none."""
-        self._node = segmentationNode
-        self._failed = set()
+        self._node, self._maker, self._failed = segmentationNode, None, set()
         if segmentationNode is None:
             self._timer.stop()
             return
@@ -38,7 +41,7 @@ class Bones3D:
         for name in segmentationNode.GetSegmentation().GetSegmentIDs():
             shown = name in STRUCTURES and STRUCTURES[name].group in SHOWN_GROUPS
             display.SetSegmentVisibility3D(name, shown)
-        self._timer.start(PAUSE_MS)
+        self._timer.start(LOOK_MS)
 
     def refresh(self) -> None:
         """Something was drawn: surfaces follow when the hand rests."""
@@ -49,14 +52,24 @@ class Bones3D:
     def close(self) -> None:
         self.show(None)
 
-    def _step(self) -> None:
+    def _look(self) -> None:
         if self._node is None or self._node.GetScene() is None:
             return
-        names = [name for name, structure in STRUCTURES.items() if structure.group in SHOWN_GROUPS]
-        missing = [name for name in missing_surfaces(self._node, names) if name not in self._failed]
-        if not missing:
-            return
-        name = min(missing, key=lambda name: STRUCTURES[name].group == "bone")
-        if not make_surface(self._node, name):
-            self._failed.add(name)
-        self._timer.start(PAUSE_MS)
+        if self._maker is None:
+            self._maker = self._next()
+        elif self._maker.done:
+            if not self._maker.finish():
+                self._failed.add(self._maker.name)
+            self._maker = None
+        else:
+            time.sleep(YIELD_SECONDS)
+        if self._maker is not None or self._missing():
+            self._timer.start(LOOK_MS)
+
+    def _next(self) -> SurfaceMaker | None:
+        missing = self._missing()
+        return SurfaceMaker(self._node, missing[0]) if missing else None
+
+    def _missing(self) -> list[str]:
+        names = [name for group in SHOWN_GROUPS for name, each in STRUCTURES.items() if each.group == group]
+        return [name for name in missing_surfaces(self._node, names) if name not in self._failed]

@@ -86,10 +86,11 @@ def _percent(share: float) -> str:
 
 def _refused(measurement: Measurement) -> list[str]:
     lines = [f"<span style='font-size:14pt;color:{_TONES[REFUSED]}'>{_('Not measured')}</span>"]
-    lines += [html.escape(flag.sentence) for flag in refusalFlags(measurement)]
-    lines += [html.escape(_("{level}: {reason}").format(level=level.name, reason=level.reason))
-              for level in measurement.levels if level.reason]
-    return [*lines, _byHand(measurement)]
+    sentences = [flag.sentence for flag in refusalFlags(measurement)]
+    # Why a level is not measured is mostly part of a refusal's sentence already.
+    sentences += [_("{level}: {reason}").format(level=level.name, reason=level.reason) for level in measurement.levels
+                  if level.reason and not any(level.reason in sentence for sentence in sentences)]
+    return [*lines, *map(html.escape, sentences), _byHand(measurement)]
 
 
 def _byHand(measurement: Measurement) -> str:

@@ -12,6 +12,9 @@ from slicer.i18n import tr as _
 if TYPE_CHECKING:
     from LowDoseBMDLib.flags import Flag
 
+SHOWN_AT_ONCE = 3
+"""More flags than these are folded away, so that the table below stays in sight; none of the gravest ever is."""
+
 _MARKS = {"limited": ("#a11622", "!!"), "caution": ("#8a5a00", "!"), "info": ("#6b7580", "i")}
 """Colour and sign by severity: the sign says it without colour too."""
 
@@ -22,7 +25,7 @@ def flagHtml(flag: Flag) -> str:
 
 
 class FlagsList:
-    """One row per flag. onShow(flag) when its button is pressed; notes of no weight are folded away."""
+    """One row per flag, the gravest first. onShow(flag) when its button is pressed; what weighs little is folded away."""
 
     def __init__(self, ui: Any, onShow: Callable[[Any], None]) -> None:
         self._layout = ui.flagsWidget.layout()
@@ -30,7 +33,8 @@ class FlagsList:
         self._more = ui.moreFlagsButton
         self._onShow = onShow
         self._shown: tuple[Any, ...] = ()
-        self._rows: list[tuple[Any, bool]] = []
+        self._rows: list[Any] = []
+        self._folded: list[Any] = []
         self._more.connect("toggled(bool)", self._onMore)
         self.show([])
 
@@ -40,19 +44,21 @@ class FlagsList:
             return
         self._shown = tuple(flags)
         self._clear()
-        for flag in flags:
+        for n, flag in enumerate(flags):
             row = self._row(flag)
             self._layout.addWidget(row)
-            self._rows.append((row, flag.severity.value == "info"))
+            self._rows.append(row)
+            if _folds(n, flag):
+                self._folded.append(row)
         self._container.visible = bool(flags)
         self._onMore(self._more.checked)
 
     def _clear(self) -> None:
-        for row, _minor in self._rows:
+        for row in self._rows:
             self._layout.removeWidget(row)
             row.hide()
             row.deleteLater()
-        self._rows = []
+        self._rows, self._folded = [], []
 
     def _row(self, flag: Flag) -> Any:
         row = qt.QWidget()
@@ -72,8 +78,12 @@ class FlagsList:
         return row
 
     def _onMore(self, checked: bool) -> None:
-        minor = [row for row, isMinor in self._rows if isMinor]
-        for row in minor:
+        for row in self._folded:
             row.visible = bool(checked)
-        self._more.visible = bool(minor)
-        self._more.text = _("Hide notes") if checked else _("Notes ({count})").format(count=len(minor))
+        self._more.visible = bool(self._folded)
+        self._more.text = _("Show fewer") if checked else _("Show {count} more").format(count=len(self._folded))
+
+
+def _folds(place: int, flag: Flag) -> bool:
+    severity = flag.severity.value
+    return severity == "info" or (severity == "caution" and place >= SHOWN_AT_ONCE)

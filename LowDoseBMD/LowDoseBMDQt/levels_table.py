@@ -39,11 +39,13 @@ def levelCells(level: LevelMeasurement) -> dict[int, str]:
     return cells
 
 
-def tissueCells(title: str, tissue: TissueMeasurement | None) -> dict[int, str]:
-    """Texts of a reference tissue's row, by column."""
+def tissueCells(title: str, tissue: TissueMeasurement | None, edited: tuple[str, ...]) -> dict[int, str]:
+    """Texts of a reference tissue's row, by column. edited: names of the structures that a reader changed."""
     cells = {LEVEL: title, VBMD: NOTHING, HU: NOTHING, VOLUME: NOTHING, STATE: _("not found")}
     if tissue is not None:
         cells |= {HU: f"{tissue.hu_mean:.0f}", VOLUME: f"{tissue.volume_mm3 / 1000:.1f}", STATE: tissueState(tissue)}
+        if set(edited) & set(tissue.structures):
+            cells[STATE] = _("{place}, edited by reader").format(place=cells[STATE])
     return cells
 
 
@@ -68,6 +70,7 @@ class LevelsTable:
         self._onRow = onRow
         self._onUse = onUse
         self._structures: list[str] = []
+        self._shown: list[Any] = []
         self._filling = False
         self._prepare()
 
@@ -75,21 +78,27 @@ class LevelsTable:
         self._filling = True
         self._table.setRowCount(0)
         self._filling = False
-        self._structures = []
+        self._structures, self._shown = [], []
         self._table.visible = False
 
+    def redraw(self) -> None:
+        """What a reader changed in a cell was not taken: show the table anew with the next ``show``."""
+        self._shown = []
+
     def show(self, measurement: Measurement, locked: bool) -> None:
-        """Fill the rows; the chosen row stays."""
+        """Fill the rows that differ from what is shown; the chosen row stays."""
         rows = [(f"trabecular_{level.name}", levelCells(level), level) for level in measurement.levels]
         for title, tissue, fallback in ((_("muscle"), measurement.muscle, "psoas_left"),
                                         (_("fat"), measurement.fat, "fat_anterior")):
-            rows.append((tissue.structures[0] if tissue else fallback, tissueCells(title, tissue), None))
+            rows.append((tissue.structures[0] if tissue else fallback, tissueCells(title, tissue, measurement.edited), None))
         self._structures = [structure for structure, _cells, _level in rows]
         self._filling = True
         self._table.setRowCount(len(rows))
         for n, (_structure, cells, level) in enumerate(rows):
-            self._fillRow(n, cells, level, locked)
+            if self._shown[n:n + 1] != [(cells, locked)]:
+                self._fillRow(n, cells, level, locked)
         self._filling = False
+        self._shown = [(cells, locked) for _structure, cells, _level in rows]
         self._table.visible = True
         self._fitHeight()
 
@@ -164,6 +173,7 @@ class LevelsTable:
             return
         structure = self._structures[item.row()]
         if structure.startswith("trabecular_"):
+            self.redraw()
             self._onUse(structure.partition("_")[2], item.checkState() == qt.Qt.Checked)
 
 

@@ -148,7 +148,8 @@ class Panel:
         if self.parameterNode is None:
             return
         live = self.session.live
-        if live is not self._live:
+        fresh = live is not self._live
+        if fresh:
             self._follow(live)
         self._showInput()
         self._showCard()
@@ -157,6 +158,8 @@ class Panel:
         self.comparer.update()
         self.review.show(self._state(), live.review if live else None)
         self.export.update()
+        if fresh and live is not None:
+            self._goToFirstLevel()
 
     def _state(self) -> str:
         return self.session.state
@@ -167,11 +170,11 @@ class Panel:
         self.corrector.attach(live)
         self.comparer.attach(live)
         self.exclusion.cancel()
+        self.review.begin()
         self.bones.show(live.study.segmentation_node if live else None)
         if live is not None:
             live.listeners.append(self.bones.refresh)
             views.drawRegions(live.study.segmentation_node, self.parameterNode.showFilled, self.parameterNode.opacity)
-            self._goToFirstLevel()
 
     def _goToFirstLevel(self) -> None:
         measurement = self._live.measurement

@@ -28,6 +28,11 @@ class ReviewBox:
         ui.reopenLineEdit.connect("returnPressed()", self._onReopenOk)
         ui.readerLineEdit.connect("textChanged(QString)", lambda _text="": self._update())
 
+    def begin(self) -> None:
+        """Another measurement is shown: what was typed about the last one does not belong to it."""
+        self._ask(False)
+        self._ui.commentLineEdit.text = ""
+
     def show(self, state: str, review: Any) -> None:
         """Adapt to the state of the measurement; review: the signature, or None."""
         if state != self._state:

@@ -71,11 +71,11 @@ class Reader:
         assert self.state == "measured", self.panel.session.message
         return node
 
-    def paint(self, name: str, box: tuple[slice, slice, slice], value: int = 1) -> None:
-        """Set voxels (k, j, i on the torso's grid) of a segment as a brush does, and let go of the mouse."""
-        node = self.live.study.segmentation_node
+    def paint(self, name: str, box: tuple[slice, slice, slice], live: Any = None) -> None:
+        """Add voxels (k, j, i of the CT) to a segment as a brush does, and let go of the mouse. live: the shown one."""
+        study = (live or self.live).study
         label = slicer.vtkOrientedImageData()
-        grid = node_grid(self.live.study.volume_node)
+        grid = node_grid(study.volume_node)
         k, j, i = (range(*each.indices(size)) for each, size in zip(box, grid.shape_kji, strict=True))
         extent = [i[0], i[-1], j[0], j[-1], k[0], k[-1]]
         label.SetExtent(extent)
@@ -85,10 +85,7 @@ class Reader:
         matrix.DeepCopy(np.asarray(grid.ijk_to_ras).ravel().tolist())
         label.SetImageToWorldMatrix(matrix)
         logic = slicer.vtkSlicerSegmentationsModuleLogic
-        mode = logic.MODE_MERGE_MAX if value else logic.MODE_MERGE_MIN
-        if not value:
-            vtk_to_numpy(label.GetPointData().GetScalars())[:] = 0
-        assert logic.SetBinaryLabelmapToSegment(label, node, name, mode, extent)
+        assert logic.SetBinaryLabelmapToSegment(label, study.segmentation_node, name, logic.MODE_MERGE_MAX, extent)
         self.session.wait(30)
 
     def row(self, name: str) -> int:
