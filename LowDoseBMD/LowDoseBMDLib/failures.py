@@ -6,6 +6,7 @@ import errno
 import re
 
 from .bundle import BundleError
+from .flags import Refusal
 
 _FULL = {errno.ENOSPC, errno.EFBIG, *(getattr(errno, name) for name in ("EDQUOT",) if hasattr(errno, name))}
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
@@ -29,6 +30,14 @@ def explain(error: BaseException) -> str:
     if isinstance(error, ValueError):  # ours name the value and the way out
         return str(error)
     return f"{error or type(error).__name__}. Please report this with the log."
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """What a stage that failed on a scan refuses it with (code ``internal``); a refusal is passed on."""
+    if isinstance(error, Refusal):
+        return error
+    return Refusal("internal", f"A stage failed on this scan ({type(error).__name__}: {error}). No number is given. "
+                               "Please report it with this text; drawing the regions by hand may still work.")
 
 
 def is_memory(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ from .ctvolume import CTVolume
 from .exchange import Proposal, write_ct, write_proposal
 from .files.atomic import write_whole
 from .results import FORMATS
-from .review import Reading, Review
+from .review import NOBODY, Reading
 
 PROPOSE, EXPORT = "propose", "export"
 KINDS = (PROPOSE, EXPORT)
@@ -28,8 +28,8 @@ class Job:
     """One job. kind: propose (regions by the networks) or export (results of given regions).
 
     erosion, engine, device, models: as in study.Settings, for propose. out: folder of an export, made when it is not
-    there; formats: of results.FORMATS; calibration, review: what the results are written with; automatic_mean_vbmd_mg_cm3:
-    mean before any edit; reopened: as in review.Reading; dicom_files: those that the CT was read from, for DICOM results.
+    there; formats: of results.FORMATS; calibration, reading: what the results are written with; dicom_files:
+    those that the CT was read from, for DICOM results.
     Raises ValueError for an unknown kind or format, an export without a folder, or DICOM results without such files.
     """
 
@@ -41,9 +41,7 @@ class Job:
     out: Path | None = None
     formats: tuple[str, ...] = tuple(name for name in FORMATS if name != "dicom")
     calibration: Calibration | None = None
-    review: Review | None = None
-    automatic_mean_vbmd_mg_cm3: float | None = None
-    reopened: tuple[str, ...] = ()
+    reading: Reading = NOBODY
     dicom_files: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
@@ -57,17 +55,12 @@ class Job:
         if self.kind == EXPORT and "dicom" in self.formats and not self.dicom_files:
             raise ValueError("results in DICOM need the DICOM files that the CT was read from; leave them out otherwise")
 
-    @property
-    def reading(self) -> Reading:
-        """What a reader added to the measurement."""
-        return Reading(self.review, self.automatic_mean_vbmd_mg_cm3, self.reopened)
-
     def to_json(self) -> str:
         data: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
         data |= {name: data[name] and str(data[name]) for name in _PATHS}
         data["dicom_files"] = [str(path) for path in self.dicom_files]
         data["calibration"] = self.calibration and calibration_to_dict(self.calibration)
-        data["review"] = self.review and asdict(self.review)
+        data["reading"] = asdict(self.reading)
         return json.dumps(data, indent=1)
 
     @staticmethod
@@ -77,9 +70,9 @@ class Job:
         try:
             data |= {name: data[name] and Path(data[name]) for name in _PATHS}
             data["dicom_files"] = tuple(map(Path, data["dicom_files"]))
-            data |= {name: tuple(data[name]) for name in ("formats", "reopened")}
+            data["formats"] = tuple(data["formats"])
             data["calibration"] = data["calibration"] and calibration_from_dict(data["calibration"])
-            data["review"] = data["review"] and Review(**data["review"])
+            data["reading"] = Reading.from_dict(data["reading"])
             return Job(**data)
         except (KeyError, TypeError) as error:
             raise ValueError(f"this is no job of this version ({error})") from None

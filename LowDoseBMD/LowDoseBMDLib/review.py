@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 ACCEPTED, REJECTED = "accepted", "rejected"
 DECISIONS = (ACCEPTED, REJECTED)
@@ -38,6 +40,11 @@ class Reading:
     review: Review | None = None
     automatic_mean_mg_cm3: float | None = None
     reopened: tuple[str, ...] = ()
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Reading:
+        """The inverse of dataclasses.asdict. Raises KeyError or TypeError for other data."""
+        return Reading(data["review"] and Review(**data["review"]), data["automatic_mean_mg_cm3"], tuple(data["reopened"]))
 
 
 NOBODY = Reading()

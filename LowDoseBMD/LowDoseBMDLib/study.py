@@ -13,6 +13,7 @@ from .anatomy import STRUCTURES
 from .calibration import Calibration, TwoPointCalibration
 from .check import check_ct
 from .ctvolume import Acquisition, CTVolume
+from .failures import refusal_of
 from .files.read import read_ct, read_labels
 from .files.segmentation import load_segmentation
 from .flags import Flag, Refusal, Severity
@@ -89,8 +90,7 @@ def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: 
         return _write_refused(out, refusal, ct.acquisition, settings, watch, ct)
     except (ValueError, IndexError, RuntimeError) as error:
         log.exception("a stage failed")
-        refusal = Refusal("internal", f"A stage failed on this scan ({type(error).__name__}: {error}). No number is given. "
-                                      "Please report it with this text; drawing the regions by hand may still work.")
+        refusal = refusal_of(error)
         return _write_refused(out, refusal, ct.acquisition, settings, watch, ct)
     rois = replace(rois, flags=(*flags, *rois.flags))
     with watch.stage("measuring"):

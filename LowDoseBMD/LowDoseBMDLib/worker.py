@@ -30,7 +30,7 @@ from zipfile import BadZipFile
 from .calibration import TwoPointCalibration
 from .ctvolume import CTVolume
 from .exchange import Proposal, read_ct, read_proposal, write_proposal
-from .failures import explain, is_memory
+from .failures import explain, is_memory, refusal_of
 from .flags import Refusal
 from .inference import Cancelled
 from .job import EXPORT, LOG_FILE, PROPOSAL_FILE, PROPOSE, ROIS_FILE, STOP_FILE, Job
@@ -205,14 +205,12 @@ def propose(folder: Path, job: Job, progress: JobProgress) -> str:
 
 
 def _refusal(error: Exception) -> Refusal:
-    """What a failed stage refuses the scan with. Memory that ran out is no property of the scan: it is raised."""
-    if isinstance(error, Refusal):
-        return error
+    """Memory that ran out is no property of the scan: it is raised."""
     if is_memory(error):
         raise error
-    log.error("a stage failed", exc_info=error)
-    return Refusal("internal", f"A stage failed on this scan ({type(error).__name__}: {error}). No number is given. "
-                               "Please report it with this text; drawing the regions by hand may still work.")
+    if not isinstance(error, Refusal):
+        log.error("a stage failed", exc_info=error)
+    return refusal_of(error)
 
 
 def export(folder: Path, job: Job, progress: JobProgress) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -105,9 +105,10 @@ class LiveMeasurement:
         self._watch.stop()
         self.calibration = calibration_from_dict(stored["calibration"])
         self.networks, self.seconds = stored["networks"], stored["seconds"]
-        self.automatic_mean_mg_cm3 = stored["automatic_mean_mg_cm3"]
-        self.review = Review(**stored["review"]) if stored["review"] else None
-        self.reopened, self._history = tuple(stored["reopened"]), History()
+        reading = Reading.from_dict(stored["reading"])
+        self.review, self.reopened = reading.review, reading.reopened
+        self.automatic_mean_mg_cm3 = reading.automatic_mean_mg_cm3
+        self._history = History()
         self.ct = replace(self.ct, geometry=stored_grid(stored["rois"], self.ct.geometry))
         self._measure(rois_of(self.study, stored["rois"], self.ct.geometry))
         self._begin()
@@ -325,8 +326,7 @@ class LiveMeasurement:
         self.study.store_state({
             "rois": state_of(self.rois), "calibration": calibration_to_dict(self.calibration),
             "networks": dict(self.networks), "seconds": dict(self.seconds),
-            "automatic_mean_mg_cm3": self.automatic_mean_mg_cm3,
-            "review": None if self.review is None else vars(self.review), "reopened": list(self.reopened)})
+            "reading": asdict(self.reading)})
 
     def _tell(self) -> None:
         for listener in tuple(self.listeners):

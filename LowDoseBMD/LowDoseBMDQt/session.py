@@ -183,8 +183,8 @@ class Session:
         live = self.live
         live.flush()
         self.message, self.log, self.exported = "", "", None
-        job = Job(EXPORT, out=out, formats=formats, calibration=live.calibration, review=live.review,
-                  automatic_mean_vbmd_mg_cm3=live.automatic_mean_mg_cm3, dicom_files=self.dicomFiles)
+        job = Job(EXPORT, out=out, formats=formats, calibration=live.calibration, reading=live.reading,
+                  dicom_files=self.dicomFiles)
         self._job.start(job, live.ct, self._onProgress, lambda _status, _folder: self._onExported(out), self._onFailed,
                         self._onCancelled, live.proposal)
         self._tell()

@@ -26,7 +26,7 @@ from LowDoseBMDLib.flags import Severity
 from LowDoseBMDLib.job import JOB_FILE, LOG_FILE, PROPOSAL_FILE, ROIS_FILE, STOP_FILE, Job, write_job
 from LowDoseBMDLib.measurement import measure
 from LowDoseBMDLib.phantom import PhantomSpec, make_phantom
-from LowDoseBMDLib.review import Review
+from LowDoseBMDLib.review import Reading, Review
 
 MODULE = Path(__file__).resolve().parents[2] / "LowDoseBMD"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(MODULE)}
@@ -132,7 +132,7 @@ def test_dicom_results_that_cannot_be_written_are_said_and_the_rest_is_there(a_f
 
 def test_an_export_writes_the_number_of_the_given_regions(a_folder: Path) -> None:
     review = Review("accepted", "AB", "gut", "2026-01-02T03:04:05+01:00")
-    status, events = run(an_export(a_folder, review=review, automatic_mean_vbmd_mg_cm3=88.0, reopened=("CD",)))
+    status, events = run(an_export(a_folder, reading=Reading(review, 88.0, ("CD",))))
     assert (status, events[-1]) == (worker.DONE, {"event": "done", "status": "measured"}), events
     record = json.loads((a_folder / "Ergebnis" / "measurement.json").read_text(encoding="utf-8"))
     expected = measure(torso.ct(), torso.rois(), TwoPointCalibration()).mean_vbmd_mg_cm3
