@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,19 @@ class Reader:
         logic = slicer.vtkSlicerSegmentationsModuleLogic
         assert logic.SetBinaryLabelmapToSegment(label, study.segmentation_node, name, logic.MODE_MERGE_MAX, extent)
         self.session.wait(30)
+
+    def reopen_scene(self, folder: Path) -> None:
+        """Save the scene, close it and load it, as from the File menu."""
+        path, scene = str(folder / "study ü.mrb"), slicer.mrmlScene
+        cache, manager = slicer.vtkCacheManager(), slicer.vtkDataIOManager()
+        cache.SetRemoteCacheDirectory(str(folder))
+        manager.SetCacheManager(cache)
+        scene.SetCacheManager(cache)
+        scene.SetDataIOManager(manager)
+        assert scene.WriteToMRB(path)
+        self.session.close_scene()
+        assert scene.ReadFromMRB(path)
+        self.session.wait(50)
 
     def row(self, name: str) -> int:
         """Row of a level or tissue in the table."""
