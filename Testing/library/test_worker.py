@@ -86,7 +86,8 @@ def an_export(folder: Path, **changes: Any) -> Path:
 def test_a_job_survives_the_way_through_its_file() -> None:
     job = Job("export", "paper", "onnx", "cpu", Path("models"), Path("Ergebnis ü"), ("html", "dicom"),
               replace(TwoPointCalibration(), name="Site Ä"),
-              Reading(Review("accepted", "AB", "ok", "2026-01-02T03:04:05+01:00"), 98.7, ("AB took it back",)), (Path("a b.dcm"), Path("c.dcm")))
+              Reading(Review("accepted", "AB", "ok", "2026-01-02T03:04:05+01:00"), 98.7, ("AB took it back",)),
+              (Path("a b.dcm"), Path("c.dcm")))
     assert Job.from_json(job.to_json()) == job
     assert Job.from_json(Job("propose").to_json()) == Job("propose")
 
