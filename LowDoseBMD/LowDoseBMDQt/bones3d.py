@@ -27,7 +27,7 @@ class Bones3D:
         self._maker: SurfaceMaker | None = None
         self._failed: set[str] = set()
         self._timer = qt.QTimer()
-        self._timer.singleShot = True
+        self._timer.setSingleShot(True)  # the property has the name of a static method
         self._timer.connect("timeout()", self._look)
 
     def show(self, segmentationNode: Any) -> None:

@@ -62,7 +62,7 @@ def factsText(calibration: Calibration) -> str:
     if people:
         facts.append(_("{count} people").format(count=people))
     if date:
-        facts.append(date)
+        facts.append(_("fitted {date}").format(date=date))
     return " · ".join(html.escape(fact) for fact in facts)
 
 

@@ -11,6 +11,8 @@ from LowDoseBMDMRML.study import Study, studies
 from LowDoseBMDMRML.volumes import acquisition_of
 from slicer.i18n import tr as _
 
+from .views import showLayout
+
 MEAN_ROW, VBMD_COLUMN = 0, "vbmd"
 """Where the mean stands in a study's table (tables.ROWS, tables.RESULT_COLUMNS)."""
 
@@ -65,6 +67,6 @@ def _showChart(chart: Any) -> None:
 
 def _showTable(table: Any) -> None:
     logic = slicer.app.applicationLogic()
-    slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpTableView)
+    showLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpTableView)
     logic.GetSelectionNode().SetActiveTableID(table.GetID())
     logic.PropagateTableSelection()

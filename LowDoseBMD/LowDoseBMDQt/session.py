@@ -13,6 +13,7 @@ from LowDoseBMDLib.ctvolume import CTVolume
 from LowDoseBMDLib.exchange import read_proposal
 from LowDoseBMDLib.flags import Refusal
 from LowDoseBMDLib.job import EXPORT, PROPOSAL_FILE, PROPOSE, Job
+from LowDoseBMDLib.results import PRINT_FILE
 from LowDoseBMDMRML.remeasure import LiveMeasurement
 from LowDoseBMDMRML.study import create_study, find_study
 from LowDoseBMDMRML.volumes import acquisition_of, ct_from_node, set_acquisition
@@ -21,6 +22,7 @@ from slicer.i18n import tr as _
 
 from .acquisition import acquisitionFromDicom, dicomFiles
 from .job import WORKER, BackgroundJob
+from .pdf import PDF_FILE, writePdf
 
 NO_CT, READY, RUNNING = "no_ct", "ready", "running"
 """States before there is a measurement; afterwards those of LiveMeasurement."""
@@ -163,8 +165,8 @@ class Session:
         self._fail(message, log)
 
     def _onCancelled(self) -> None:
-        gone = self.volumeNode is None and self._measuring
-        self._fail(self.message if gone else _("Cancelled."))
+        # Nobody cancelled when the CT or the whole scene has gone: what is said then stays.
+        self._fail(self.message if self.volumeNode is None else _("Cancelled."))
 
     def say(self, message: str) -> None:
         """Show a sentence above the card."""
@@ -191,6 +193,14 @@ class Session:
 
     def _onExported(self, out: Path) -> None:
         self.exported = out
+        page = out / PRINT_FILE
+        try:
+            if page.is_file():
+                writePdf(page, out / PDF_FILE)
+                page.unlink()
+        except OSError as error:
+            self._fail(_("Everything but the PDF was written: {error}").format(error=error))
+            return
         self._tell()
 
     # --- the scene goes, or parts of it --------------------------------------------------------------------------

@@ -15,7 +15,14 @@ OUTLINE_PIXELS = 1
 
 def showFourUp() -> None:
     """Axial, coronal and sagittal views, and 3D."""
-    slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    showLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+
+
+def showLayout(layout: int) -> None:
+    """One of Slicer's layouts; no effect in a program without a window."""
+    manager = slicer.app.layoutManager()
+    if manager is not None:
+        manager.setLayout(layout)
 
 
 def showVolume(volumeNode: Any) -> None:

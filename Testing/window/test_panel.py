@@ -169,6 +169,15 @@ def test_what_a_reader_draws_overrides_a_refusal(a_reader: Reader, offer_regions
     assert "edited by reader" in a_reader.cell("L1", STATE)
 
 
+def test_regions_that_are_deleted_in_the_scene_leave_a_ct_that_can_be_measured(a_reader: Reader) -> None:
+    a_reader.measured()
+    slicer.mrmlScene.RemoveNode(a_reader.live.study.segmentation_node)
+    a_reader.session.wait(20)
+    assert a_reader.state == "ready" and a_reader.ui.measureButton.enabled
+    a_reader.measure()
+    assert a_reader.state == "measured"
+
+
 def test_a_ct_that_is_none_is_refused_in_the_panel(a_reader: Reader) -> None:
     a_reader.load(torso.ct())  # without air: its values are clipped
     a_reader.measure()
@@ -400,6 +409,18 @@ def test_export_writes_the_present_state_to_a_folder_of_its_own(a_reader: Reader
     assert folder.name in a_reader.ui.exportLabel.text
 
 
+def test_a_report_on_paper_is_a_pdf_and_nothing_else_is_left(a_reader: Reader, tmp_path: Path) -> None:
+    a_reader.measured()
+    a_reader.session.answer(str(tmp_path))
+    a_reader.ui.exportComboBox.setCurrentText("Report on paper (PDF)")
+    a_reader.ui.exportButton.click()
+    a_reader.session.wait_until(lambda: a_reader.panel.session.exported or a_reader.panel.session.message, 60.0)
+    folder, = tmp_path.iterdir()
+    assert [path.name for path in folder.iterdir()] == ["report.pdf"]
+    content = (folder / "report.pdf").read_bytes()
+    assert content.startswith(b"%PDF") and content.rstrip().endswith(b"%%EOF")
+
+
 def test_another_ct_and_back_keeps_edits_and_signature(a_reader: Reader) -> None:
     first = a_reader.measured()
     a_reader.panel.session.live.set_used("L1", False, "fracture")
@@ -470,7 +491,8 @@ def test_closing_the_scene_during_a_run_stops_it(a_reader: Reader, offer_steps) 
     a_reader.session.wait_until(lambda: a_reader.panel.session.progress[0] == "bones")
     a_reader.session.close_scene()
     a_reader.session.wait_until(lambda: not a_reader.panel.session.busy, 5.0)
-    assert a_reader.state == "no_ct"
+    a_reader.session.wait(20)
+    assert a_reader.state == "no_ct" and "Cancelled" not in a_reader.card
 
 
 def test_leaving_the_module_takes_the_keys_away_and_unloading_everything(a_slicer, offer_regions) -> None:
