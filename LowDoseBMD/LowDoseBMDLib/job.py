@@ -11,7 +11,7 @@ from .calibration import Calibration, calibration_from_dict, calibration_to_dict
 from .ctvolume import CTVolume
 from .exchange import Proposal, write_ct, write_proposal
 from .files.atomic import write_whole
-from .results import FORMATS
+from .results import FORMATS, STANDARD
 from .review import NOBODY, Reading
 
 PROPOSE, EXPORT = "propose", "export"
@@ -39,7 +39,7 @@ class Job:
     device: str = "auto"
     models: Path | None = None
     out: Path | None = None
-    formats: tuple[str, ...] = tuple(name for name in FORMATS if name != "dicom")
+    formats: tuple[str, ...] = tuple(name for name in STANDARD if name != "dicom")
     calibration: Calibration | None = None
     reading: Reading = NOBODY
     dicom_files: tuple[Path, ...] = ()

@@ -19,8 +19,13 @@ log = logging.getLogger(__name__)
 DISCLAIMER = ("Research software, not a medical device. It cannot be used to rule out low bone density; confirm by "
               "QCT or DXA.")
 
-FORMATS: tuple[str, ...] = ("html", "csv", "json", "segmentation", "figures", "dicom")
-"""What can be written: segmentation is the .seg.nrrd and the keypoints' .mrk.json; dicom is SEG and SR."""
+FORMATS: tuple[str, ...] = ("html", "csv", "json", "segmentation", "figures", "dicom", "print")
+"""What can be written: segmentation is the .seg.nrrd and the keypoints' .mrk.json; dicom is SEG and SR; print is the report
+for paper, which Slicer's window makes a PDF of."""
+STANDARD: tuple[str, ...] = ("html", "csv", "json", "segmentation", "figures", "dicom")
+"""What the command line writes."""
+
+PRINT_FILE = "report-for-print.html"
 
 RESULTS: tuple[str, ...] = ("measurement.json", "measurement.csv", "report.html", "keypoints.mrk.json", "sagittal.png",
                             "coronal.png", "axial_bone.png", "axial_tissue.png", "histogram.png", "segmentation.dcm",
@@ -71,12 +76,12 @@ def write_dicom(out: Path, source: Path | Sequence[Path], rois: Rois, record: di
 
 
 def write_record(out: Path, record: Mapping[str, Any], figures: Mapping[str, bytes],
-                 formats: Collection[str] = FORMATS) -> None:
+                 formats: Collection[str] = STANDARD) -> None:
     """Write pictures, report, table and record; measurement.json comes last, so where it lies all else of the study does.
 
     figures: PNG by name, as of report.figures.make_figures. Raises OSError when the folder cannot be written.
     """
-    from .report.html import render_report
+    from .report.html import render_print, render_report
     from .report.tables import write_csv, write_json
 
     if "figures" in formats:
@@ -84,6 +89,8 @@ def write_record(out: Path, record: Mapping[str, Any], figures: Mapping[str, byt
             write_whole(out / f"{name}.png", png)
     if "html" in formats:
         write_whole(out / "report.html", render_report(record, figures))
+    if "print" in formats:
+        write_whole(out / PRINT_FILE, render_print(record, figures))
     if "csv" in formats:
         write_csv(out / "measurement.csv", record)
     if "json" in formats:

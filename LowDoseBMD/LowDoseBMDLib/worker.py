@@ -243,7 +243,7 @@ def _write_results(ct: CTVolume, proposal: Proposal, measurement: Measurement, j
     if "segmentation" in job.formats:
         with watch.stage("segmentation file"):
             write_regions(job.out, proposal.rois)
-    if {"html", "figures"} & set(job.formats):
+    if {"html", "figures", "print"} & set(job.formats):
         with watch.stage("pictures"):
             figures = make_figures(ct, proposal.rois, measurement)
     if "dicom" in job.formats:

@@ -17,13 +17,15 @@ FOLDER_SETTING = "LowDoseBMD/ExportFolder"
 STALE = "stale"
 
 REPORT = ("html", "csv", "json", "figures")
+PDF = ("print",)
 SEGMENTATION = ("segmentation",)
 DICOM = ("dicom",)
 
 
 def formatChoices() -> list[tuple[str, tuple[str, ...]]]:
     """What a reader can choose, and the library's formats for it."""
-    return [(_("Everything"), (*REPORT, *SEGMENTATION, *DICOM)), (_("Report (HTML, CSV, JSON)"), REPORT),
+    return [(_("Everything"), (*REPORT, *PDF, *SEGMENTATION, *DICOM)), (_("Report (HTML, CSV, JSON)"), REPORT),
+            (_("Report on paper (PDF)"), PDF),
             (_("Regions (.seg.nrrd)"), SEGMENTATION), (_("DICOM (SEG, SR)"), DICOM)]
 
 

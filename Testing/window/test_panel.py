@@ -410,12 +410,14 @@ def test_export_writes_the_present_state_to_a_folder_of_its_own(a_reader: Reader
 
 
 def test_a_report_on_paper_is_a_pdf_and_nothing_else_is_left(a_reader: Reader, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
     a_reader.measured()
-    a_reader.session.answer(str(tmp_path))
+    a_reader.session.answer(str(out))
     a_reader.ui.exportComboBox.setCurrentText("Report on paper (PDF)")
     a_reader.ui.exportButton.click()
     a_reader.session.wait_until(lambda: a_reader.panel.session.exported or a_reader.panel.session.message, 60.0)
-    folder, = tmp_path.iterdir()
+    folder, = out.iterdir()
     assert [path.name for path in folder.iterdir()] == ["report.pdf"]
     content = (folder / "report.pdf").read_bytes()
     assert content.startswith(b"%PDF") and content.rstrip().endswith(b"%%EOF")

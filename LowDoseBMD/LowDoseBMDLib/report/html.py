@@ -48,6 +48,9 @@ SEX_TITLES = {"F": "female", "M": "male"}
 UNKNOWN = "not stated"
 NO_VALUE = "–"
 
+PRINT_PICTURE_PX = 210
+"""Height of a picture on paper, at 96 pixels an inch: two rows and the tables fit on one page of A4."""
+
 _SCALE_MG_CM3 = 200.0
 """Upper end of the drawn density scale."""
 
@@ -57,6 +60,15 @@ def render_report(record: Mapping[str, Any], figures: Mapping[str, bytes] | None
 
     Raises ValueError when the record has a newer schema than this program knows.
     """
+    return _render("report.html.j2", record, figures)
+
+
+def render_print(record: Mapping[str, Any], figures: Mapping[str, bytes] | None = None) -> str:
+    """The same for paper, in the part of HTML that Qt's QTextDocument draws; see render_report."""
+    return _render("print.html.j2", record, figures, picture_height=PRINT_PICTURE_PX)
+
+
+def _render(template: str, record: Mapping[str, Any], figures: Mapping[str, bytes] | None, **layout: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     if record.get("schema_version", 0) > SCHEMA_VERSION:
@@ -64,7 +76,7 @@ def render_report(record: Mapping[str, Any], figures: Mapping[str, bytes] | None
                          f"{SCHEMA_VERSION}: update the program")
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("report.html.j2").render(report=_view(record, figures or {}))
+    return environment.get_template(template).render(report=_view(record, figures or {}), **layout)
 
 
 def _view(record: Mapping[str, Any], figures: Mapping[str, bytes]) -> dict[str, Any]:
@@ -203,12 +215,17 @@ def _moment(iso: str) -> str:
 
 
 def _read(record: Mapping[str, Any]) -> bool:
-    return bool(record.get("edited") or record.get("review") or record.get("reopened"))
+    return bool(record.get("edited") or record.get("review") or record.get("reopened") or _left_out(record))
+
+
+def _left_out(record: Mapping[str, Any]) -> str:
+    return "; ".join(f"{level['name']}: {level['excluded']}" for level in record["levels"] if level.get("excluded"))
 
 
 def _reader(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     automatic = record.get("automatic_mean_vbmd_mg_cm3")
     facts = [("Edited", ", ".join(edit_title(name) for name in record["edited"]) or "nothing"),
+             *([("Left out", _left_out(record))] if _left_out(record) else []),
              ("Before edits", f"{_number(automatic, 1)} mg/cm³" if automatic is not None else "no value")]
     return [*facts, *(("Reopened", sentence) for sentence in record.get("reopened") or [])]
 

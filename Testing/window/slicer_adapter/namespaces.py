@@ -64,6 +64,7 @@ def qt_module() -> ModuleType:
 
 def _answer_dialogs() -> None:
     pythonqt.overrides[(QtWidgets.QDialog, "exec")] = dialogs.execute
+    pythonqt.overrides[(QtGui.QTextDocument, "print")] = lambda document, device: document.print_(pythonqt.unwrap(device))
     pythonqt.overrides[(QtWidgets.QMenu, "exec")] = lambda menu, *_: dialogs.asked("QMenu", menu.title())
     for cls, names in DIALOG_STATICS.items():
         for name in names:
