@@ -105,6 +105,11 @@ class CalibrationList:
         """The choice with this path, as it was read when the list was filled."""
         return next((choice for choice in self._choices if choice.path == path), None) or readChoice(path)
 
+    def pathOf(self, calibration: Calibration, likely: str) -> str:
+        """The path of a calibration in the list, ``likely`` when that is the one; ``likely`` too when none is."""
+        found = [choice.path for choice in self._choices if choice.calibration == calibration]
+        return likely if likely in found or not found else found[0]
+
     def showFacts(self, choice: Choice, acquisition: Acquisition | None) -> None:
         """Facts of a choice, and where the scan differs from it."""
         if choice.calibration is None:

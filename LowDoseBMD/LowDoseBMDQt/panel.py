@@ -9,11 +9,9 @@ from typing import Any
 import qt
 import slicer
 from LowDoseBMDLib.anatomy import LEVELS
-from LowDoseBMDMRML.volumes import acquisition_of
 from slicer.i18n import tr as _
 
 from . import views
-from .acquisition import patientName
 from .bones3d import Bones3D
 from .calibrations import CalibrationList
 from .card import cardHtml, notes
@@ -22,15 +20,16 @@ from .correct import Corrector
 from .exclusion import ExclusionBox
 from .export import ExportBox
 from .flags_list import FlagsList
+from .input_box import InputBox
 from .levels_table import LevelsTable
 from .packages_box import PackagesBox
-from .parameter_node import WindowPreset
-from .review import SIGNED, ReviewBox
+from .parameter_node import Erosion, WindowPreset
+from .review import ReviewBox
 from .run_bar import RunBar
 from .session import NO_CT, RUNNING, Session
 from .shortcuts import Shortcuts
-from .volume_facts import factsText, warningText
 
+EROSIONS = frozenset(each.value for each in Erosion)
 LEVEL_UNCERTAIN = "level_uncertain"
 READER_SETTING = "LowDoseBMD/Reader"
 """Key of the application's settings: who signed last on this computer."""
@@ -48,6 +47,7 @@ class Panel:
         self.parameterNode: Any = None
         self._live: Any = None
         self.calibrations = CalibrationList(ui, self._onCalibrationChosen)
+        self.input = InputBox(ui, session, self.calibrations)
         self.runBar = RunBar(ui, session, self.measure)
         self.flags = FlagsList(ui, self._onShowFlag)
         self.table = LevelsTable(ui.levelsTable, self.goTo, self._onUse)
@@ -151,6 +151,7 @@ class Panel:
         fresh = live is not self._live
         if fresh:
             self._follow(live)
+        self._showSettings()
         self._showInput()
         self._showCard()
         self._showTable()
@@ -182,34 +183,24 @@ class Panel:
         self.goTo(f"trabecular_{level}")
 
     def _showInput(self) -> None:
-        ui, volumeNode = self.ui, self.session.volumeNode
-        state = self._state()
-        ui.volumeSelector.enabled = not self.session.busy
         choice = self.calibrations.choice(self.parameterNode.calibrationPath)
-        acquisition = acquisition_of(volumeNode) if volumeNode is not None else None
-        self.calibrations.showFacts(choice, acquisition)
-        warning = choice.problem
-        if volumeNode is not None:
-            spacing, length = _grid(volumeNode)
-            ui.factsLabel.text = factsText(acquisition, patientName(volumeNode), spacing, length)
-            if choice.calibration is not None:
-                warning = warningText(acquisition, choice.calibration, spacing)
-        ui.factsLabel.visible = volumeNode is not None
-        ui.warningLabel.text = f"<span style='color:#8a5a00'>{html.escape(warning)}</span>"
-        ui.warningLabel.visible = bool(warning) and volumeNode is not None
-        engine = self.session.live.networks.get("engine", "") if self.session.live is not None else ""
-        ui.deviceFactsLabel.text = html.escape(_("Measured with: {engine}").format(engine=engine)) if engine else ""
-        ui.deviceFactsLabel.visible = bool(engine)
-        why = self._whyNot(state, choice)
+        self.input.show(choice)
+        why = self.input.whyNot(choice)
         self.runBar.update(not why, why)
 
-    def _whyNot(self, state: str, choice: Any) -> str:
-        """Why Measure cannot be pressed; empty when it can."""
-        if state == NO_CT:
-            return _("Load a chest CT and choose it above.")
-        if state in SIGNED:
-            return _("This measurement is signed. Reopen it first.")
-        return choice.problem
+    def _showSettings(self) -> None:
+        """The choices are those of the measurement that is shown, also after undo; a signed one has no others."""
+        live, node = self.session.live, self.parameterNode
+        for widget in (self.ui.calibrationComboBox, self.ui.calibrationFolderButton, self.ui.erosionComboBox):
+            widget.enabled = live is None or not live.locked
+        if live is None:
+            return
+        if live.rois.erosion in EROSIONS and node.erosion.value != live.rois.erosion:
+            node.erosion = Erosion(live.rois.erosion)
+        path = self.calibrations.pathOf(live.calibration, node.calibrationPath)
+        if path != node.calibrationPath:
+            node.calibrationPath = path
+            self.calibrations.fill(path)
 
     def _showCard(self) -> None:
         live, state = self.session.live, self._state()
@@ -307,9 +298,13 @@ class Panel:
         self.session.live.reopen(reason)
 
     def _onCalibrationChosen(self, path: str) -> None:
-        self.parameterNode.calibrationPath = path
         choice, live = self.calibrations.choice(path), self.session.live
-        if choice.calibration is not None and live is not None and not live.locked:
+        if choice.calibration is None:
+            self.calibrations.fill(self.parameterNode.calibrationPath)
+            self.session.say(choice.problem)
+            return
+        self.parameterNode.calibrationPath = path
+        if live is not None:
             live.set_calibration(choice.calibration)
         self.update()
 
@@ -360,14 +355,6 @@ class Panel:
 def _touched(live: Any) -> bool:
     """A reader drew, moved or left out something."""
     return bool(live.rois.edited or live.rois.excluded)
-
-
-def _grid(volumeNode: Any) -> tuple[tuple[float, float, float], float]:
-    """Spacing in mm, and length along the slices' axis in mm."""
-    spacing = volumeNode.GetSpacing()
-    image = volumeNode.GetImageData()
-    slices = image.GetDimensions()[2] if image is not None else 0
-    return spacing, spacing[2] * slices
 
 
 def _positionOf(live: Any, structure: str) -> tuple[float, float, float] | None:

@@ -374,8 +374,29 @@ def test_a_calibration_of_the_site_changes_number_and_class(a_reader: Reader, tm
     expected = measure(torso_ct(), torso_rois(), site).mean_vbmd_mg_cm3
     assert a_reader.live.measurement.mean_vbmd_mg_cm3 == pytest.approx(expected)
     a_reader.ui.calibrationComboBox.currentIndex = next(n for n, title in enumerate(titles) if "broken" in title)
-    assert "schema_version" in a_reader.ui.calibrationFactsLabel.text
+    assert "schema_version" in a_reader.card and "Site A" in a_reader.ui.calibrationComboBox.currentText
     assert a_reader.live.measurement.mean_vbmd_mg_cm3 == pytest.approx(expected), "what cannot be read changes nothing"
+
+
+def test_undo_takes_a_setting_back_in_the_panel_too(a_reader: Reader) -> None:
+    a_reader.measured()
+    before = a_reader.live.measurement.mean_vbmd_mg_cm3
+    a_reader.ui.erosionComboBox.currentIndex = 1
+    assert a_reader.live.rois.erosion == "paper"
+    a_reader.panel.corrector.undo()
+    assert a_reader.live.rois.erosion == "physical" and a_reader.ui.erosionComboBox.currentIndex == 0
+    assert a_reader.live.measurement.mean_vbmd_mg_cm3 == before
+
+
+def test_a_look_at_another_study_does_not_change_how_it_was_measured(a_reader: Reader) -> None:
+    first = a_reader.measured()
+    a_reader.load(name="3: other")
+    a_reader.measure()
+    a_reader.ui.erosionComboBox.currentIndex = 1
+    a_reader.ui.volumeSelector.setCurrentNode(first)
+    a_reader.session.wait(20)
+    assert a_reader.live.rois.erosion == "physical" and a_reader.state == "measured"
+    assert a_reader.ui.erosionComboBox.currentIndex == 0
 
 
 def test_window_fill_and_opacity_reach_the_views(a_reader: Reader) -> None:
