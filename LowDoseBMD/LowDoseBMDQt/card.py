@@ -43,10 +43,13 @@ def refusalFlags(measurement: Measurement) -> list[Flag]:
 
 
 def notes(measurement: Measurement) -> list[Flag]:
-    """Flags that are listed below the card: all but refusals, which are its text; the gravest first."""
+    """Flags that are listed below the card: all but refusals, which are its text.
+
+    The gravest first; what the card says itself comes last among its equals.
+    """
     order = {"limited": 0, "caution": 1, "info": 2}
     return sorted((flag for flag in measurement.flags if flag.severity.value in order),
-                  key=lambda flag: order[flag.severity.value])
+                  key=lambda flag: (order[flag.severity.value], flag.code == "uncalibrated"))
 
 
 def categoryName(category: str | None) -> str:

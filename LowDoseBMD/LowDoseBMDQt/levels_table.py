@@ -24,7 +24,7 @@ def levelState(level: LevelMeasurement) -> str:
     if not level.measured:
         return _("not measured: {reason}").format(reason=level.reason) if level.reason else _("not measured")
     place = _("in the mean") if level.used else _("spare")
-    return _("{place}, edited by reader").format(place=place) if level.edited else place
+    return _("{place}, edited").format(place=place) if level.edited else place
 
 
 def levelCells(level: LevelMeasurement) -> dict[int, str]:
@@ -45,7 +45,7 @@ def tissueCells(title: str, tissue: TissueMeasurement | None, edited: tuple[str,
     if tissue is not None:
         cells |= {HU: f"{tissue.hu_mean:.0f}", VOLUME: f"{tissue.volume_mm3 / 1000:.1f}", STATE: tissueState(tissue)}
         if set(edited) & set(tissue.structures):
-            cells[STATE] = _("{place}, edited by reader").format(place=cells[STATE])
+            cells[STATE] = _("{place}, edited").format(place=cells[STATE])
     return cells
 
 

@@ -26,6 +26,7 @@ from .packages_box import PackagesBox
 from .parameter_node import Erosion, WindowPreset
 from .review import ReviewBox
 from .run_bar import RunBar
+from .sample_data import PhantomMaker
 from .session import NO_CT, RUNNING, Session
 from .shortcuts import Shortcuts
 
@@ -317,6 +318,13 @@ class Panel:
             slicer.util.infoDisplay(self.session.message, windowTitle="LowDoseBMD", detailedText=self.session.log)
         elif kind == "module":
             slicer.util.selectModule(target)
+        elif kind == "phantom":
+            self.session.say(_("The synthetic CT is being made, about half a minute."))
+            PhantomMaker.start(self._onPhantom)
+
+    def _onPhantom(self, volumeNode: Any) -> None:
+        if self.parameterNode is not None:
+            self.parameterNode.inputVolume = volumeNode
 
     # --- keys ----------------------------------------------------------------------------------------------------
 
@@ -383,4 +391,4 @@ def _messageHtml(message: str, withLog: bool) -> str:
 
 def _noCtHtml() -> str:
     return _("No CT is chosen. <a href='module:DICOM'>Load a chest CT from DICOM</a>, drop a file into the window, or try "
-             "the <a href='module:SampleData'>phantom of the sample data</a>.")
+             "<a href='phantom:'>a synthetic CT</a> whose vBMD is known (made here, nothing is fetched).")

@@ -31,6 +31,7 @@ def registerSampleData(thumbnail: str) -> None:
     SampleDataLogic.registerCustomSampleDataSource(
         category=CATEGORY, sampleName=NAME, uris="", fileNames="", nodeNames=NAME, thumbnailFileName=thumbnail,
         loadFiles=False, customDownloader=lambda _source=None: PhantomMaker.start())
+    slicer.app.connect("aboutToQuit()", PhantomMaker.stop)
 
 
 class PhantomMaker:

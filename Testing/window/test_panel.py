@@ -16,7 +16,7 @@ import slicer
 import small_torso as torso
 from LowDoseBMDLib.anatomy import LEVELS
 from LowDoseBMDLib.calibration import TwoPointCalibration, save_calibration
-from LowDoseBMDLib.exchange import Proposal, write_proposal
+from LowDoseBMDLib.exchange import Proposal, write_ct, write_proposal
 from LowDoseBMDLib.flags import Flag, Severity
 from LowDoseBMDLib.measurement import measure
 from LowDoseBMDLib.rois import Rois
@@ -83,6 +83,14 @@ def test_without_a_ct_the_panel_says_what_to_load(a_reader: Reader) -> None:
     assert not a_reader.ui.measureButton.enabled
     assert "Load a chest CT" in a_reader.card
     assert not a_reader.ui.levelsTable.visible
+
+
+def test_one_click_gives_a_ct_to_try(a_reader: Reader) -> None:
+    write_ct(Path(slicer.app.cachePath) / "LowDoseBMD-phantom-1", torso_ct())  # as if it had been made before
+    a_reader.ui.cardLabel.linkActivated.emit("phantom:")
+    a_reader.session.wait(10)
+    assert a_reader.state == "ready" and a_reader.ui.measureButton.enabled
+    assert "synthetic" in a_reader.ui.volumeSelector.currentNode().GetName()
 
 
 def test_a_ct_shows_its_facts_and_what_speaks_against_it_before_the_run(a_reader: Reader) -> None:
@@ -166,7 +174,7 @@ def test_what_a_reader_draws_overrides_a_refusal(a_reader: Reader, offer_regions
         a_reader.paint(name, masks[name].box)
     assert a_reader.state == "edited"
     assert "mg/cm³" in a_reader.card and "no automatic value" in a_reader.card
-    assert "edited by reader" in a_reader.cell("L1", STATE)
+    assert a_reader.cell("L1", STATE) == "in the mean, edited"
 
 
 def test_regions_that_are_deleted_in_the_scene_leave_a_ct_that_can_be_measured(a_reader: Reader) -> None:
