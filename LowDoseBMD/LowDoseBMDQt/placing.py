@@ -64,17 +64,20 @@ class PointPlacer:
         self._observations.append((node, node.AddObserver(event, callback)))
 
     def _onPoint(self, _caller: Any, _event: str) -> None:
-        ras = self._node.GetNthControlPointPositionWorld(0)
-        position = (-ras[0], -ras[1], ras[2])
         # The click is still being handled by the view: the node goes when that is over.
-        qt.QTimer.singleShot(0, lambda: self._finish(position))
+        qt.QTimer.singleShot(0, self._finish)
 
-    def _finish(self, position: tuple[float, float, float]) -> None:
-        if self.active:
+    def _finish(self) -> None:
+        if self.active and self._node.GetNumberOfDefinedControlPoints():
+            right, anterior, superior = self._node.GetNthControlPointPositionWorld(0)
             self.cancel()
-            self._onPlaced(position)
+            self._onPlaced((-right, -anterior, superior))
 
     def _onMode(self, caller: Any, _event: str) -> None:
-        if caller.GetCurrentInteractionMode() != slicer.vtkMRMLInteractionNode.Place and self.active \
-                and not self._node.GetNumberOfControlPoints():
-            qt.QTimer.singleShot(0, self.cancel)
+        if caller.GetCurrentInteractionMode() != slicer.vtkMRMLInteractionNode.Place:
+            qt.QTimer.singleShot(0, self._giveUp)
+
+    def _giveUp(self) -> None:
+        """Placing was left in the views; a point that was set meanwhile has its own way to the end."""
+        if self.active and not self._node.GetNumberOfDefinedControlPoints():
+            self.cancel()

@@ -301,6 +301,22 @@ def test_escape_ends_placing_without_a_point(a_reader: Reader) -> None:
     assert not a_reader.ui.keypointButton.checked
 
 
+def test_leaving_place_mode_in_the_views_ends_placing_too(a_reader: Reader) -> None:
+    """The pointer in a view makes a preview point, which is not one that was placed."""
+    a_reader.measured()
+    nodes = slicer.mrmlScene.GetNumberOfNodes()
+    a_reader.ui.keypointButton.click()
+    selection = slicer.mrmlScene.GetNodeByID("vtkMRMLSelectionNodeSingleton")
+    preview = slicer.mrmlScene.GetNodeByID(selection.GetActivePlaceNodeID())
+    preview.AddNControlPoints(1, "", [0.0, 0.0, 0.0])
+    preview.SetNthControlPointPosition(0, 0.0, 0.0, 0.0, preview.PositionPreview)
+    a_reader.session.wait(0)
+    interaction = slicer.mrmlScene.GetNodeByID("vtkMRMLInteractionNodeSingleton")
+    interaction.SetCurrentInteractionMode(interaction.ViewTransform)
+    a_reader.session.wait(20)
+    assert not a_reader.ui.keypointButton.checked and slicer.mrmlScene.GetNumberOfNodes() == nodes
+
+
 def test_measuring_again_asks_before_edits_are_lost(a_reader: Reader) -> None:
     a_reader.measured()
     box = a_reader.live.rois.masks["psoas_left"].box
