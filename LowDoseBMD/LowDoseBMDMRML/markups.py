@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import slicer
-from LowDoseBMDLib.anatomy import LEVELS, STRUCTURES
+from LowDoseBMDLib.anatomy import LEVELS
 from LowDoseBMDLib.geometry import lps_to_ras
 from LowDoseBMDLib.rois import Keypoint
+
+NAME_COLOUR = (1.0, 0.94, 0.35)
+"""Legible on bone, soft tissue and air, and no region's colour."""
 
 MOVED_MM = 0.01
 """Smaller differences are rounding of a saved file, not a reader's hand."""
@@ -21,11 +24,12 @@ def create_keypoints(scene: slicer.vtkMRMLScene, name: str) -> slicer.vtkMRMLMar
     for level in LEVELS:
         _index(node, level)
     display = node.GetDisplayNode()
-    colour = [part / 255 for part in STRUCTURES[f"trabecular_{LEVELS[1]}"].colour]
-    display.SetSelectedColor(colour)
-    display.SetColor(colour)
+    display.SetSelectedColor(NAME_COLOUR)
+    display.SetColor(NAME_COLOUR)
     display.SetTextScale(3.0)
-    display.SetGlyphScale(2.0)
+    display.GetTextProperty().SetBold(True)
+    display.GetTextProperty().SetShadow(True)
+    display.SetGlyphScale(1.2)
     return node
 
 

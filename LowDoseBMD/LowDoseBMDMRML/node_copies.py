@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterator
 import slicer
 import vtk
 
-LABELMAP = "Binary labelmap"
-SURFACE = "Closed surface"
+from .segments import LABELMAP, SURFACE
 
 
 def copy_volume(scene: slicer.vtkMRMLScene, node: slicer.vtkMRMLScalarVolumeNode,

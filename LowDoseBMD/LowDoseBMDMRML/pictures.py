@@ -18,8 +18,9 @@ from LowDoseBMDLib.files.atomic import write_whole
 from LowDoseBMDLib.geometry import lps_to_ras
 from vtk.util.numpy_support import numpy_to_vtk
 
-from .node_copies import LABELMAP, SURFACE, copy_points, copy_segmentation, copy_surfaces, copy_volume
+from .node_copies import copy_points, copy_segmentation, copy_surfaces, copy_volume
 from .offscreen import OffscreenWindow
+from .segments import LABELMAP, SURFACE
 
 BONE_WINDOW_HU = (1800.0, 400.0)
 """Width and level of the usual bone window."""

@@ -216,12 +216,16 @@ class LiveMeasurement:
     # --- signing -----------------------------------------------------------------------------------------------
 
     def accept(self, reader: str, comment: str, now: datetime) -> None:
-        """Sign and lock. Raises ValueError without a reader's name, or when there is no valid number to sign."""
+        """Sign and lock. Raises ValueError without a reader's name, without a valid number, or while the names of the levels
+        are in doubt."""
         self.flush()
         if self.stale_reason:
             raise ValueError(f"{self.stale_reason} Measure again before you sign.")
         if self.measurement.status == REFUSED:
             raise ValueError("There is no number to accept: draw what is missing, or reject the study.")
+        if any(flag.code == "level_uncertain" for flag in self.measurement.flags):
+            raise ValueError("It is not certain which vertebra is which. Count them, then say that the levels are right, or "
+                             "move the names, before you sign.")
         self._sign(_review(ACCEPTED, reader, comment, now))
 
     def reject(self, reader: str, comment: str, now: datetime) -> None:

@@ -20,6 +20,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 from .volumes import matrix_array, node_grid, vtk_matrix
 
 LABELMAP = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+SURFACE = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
 _REFERENCE = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
 
 OFFERED: tuple[str, ...] = (*BONES, *(f"{part}_{level}" for level in LEVELS for part in ("body", "trabecular")),
@@ -54,16 +55,14 @@ def write_region(node: slicer.vtkMRMLSegmentationNode, grid: Geometry, name: str
 
     grid: the volume node's own grid (volumes.node_grid). mask: on ``geometry``, the canonical grid of the same CT.
     """
-    image = _image(grid, mask, geometry)
-    segment = node.GetSegmentation().GetSegment(name) or _add_segment(node, name, image)
-    stored = segment.GetRepresentation(LABELMAP)
-    if stored is None or _is_shared(node, name, stored):
-        segment.AddRepresentation(LABELMAP, image)
-    elif stored is not image:
-        stored.DeepCopy(image)
+    image, segmentation = _image(grid, mask, geometry), node.GetSegmentation()
+    segment = segmentation.GetSegment(name) or _add_segment(node, name, image)
+    if segment.GetRepresentation(LABELMAP) is not image:
+        segment.AddRepresentation(LABELMAP, image)  # not written into the old image: that would drop ALL surfaces
     segment.SetLabelValue(1)
+    segment.RemoveRepresentation(SURFACE)
     segment.Modified()
-    node.GetSegmentation().InvokeEvent(slicer.vtkSegmentation.SourceRepresentationModified)
+    segmentation.InvokeEvent(slicer.vtkSegmentation.SourceRepresentationModified, name)
 
 
 def read_region(node: slicer.vtkMRMLSegmentationNode, name: str, geometry: Geometry) -> Mask:
@@ -107,8 +106,10 @@ def remove_region(node: slicer.vtkMRMLSegmentationNode, name: str) -> None:
 def order_segments(node: slicer.vtkMRMLSegmentationNode) -> None:
     """Segments in the order of the registry, in which a reader meets them."""
     segmentation = node.GetSegmentation()
-    present = set(segmentation.GetSegmentIDs())
-    segmentation.ReorderSegments([name for name in STRUCTURES if name in present])
+    present = segmentation.GetSegmentIDs()
+    wanted = sorted(present, key=lambda name: list(STRUCTURES).index(name) if name in STRUCTURES else len(STRUCTURES))
+    if list(present) != wanted:
+        segmentation.ReorderSegments(wanted)
 
 
 def lock(node: slicer.vtkMRMLSegmentationNode, names: Iterable[str], locked: bool) -> None:
@@ -119,13 +120,6 @@ def lock(node: slicer.vtkMRMLSegmentationNode, names: Iterable[str], locked: boo
         segment = node.GetSegmentation().GetSegment(name)
         if segment is not None:
             logic.SetSegmentStatus(segment, status)
-
-
-def _is_shared(node: slicer.vtkMRMLSegmentationNode, name: str, image: slicer.vtkOrientedImageData) -> bool:
-    """Slicer puts segments that do not overlap into one image when it saves them."""
-    segmentation = node.GetSegmentation()
-    others = (segmentation.GetSegment(other) for other in segmentation.GetSegmentIDs() if other != name)
-    return any(other.GetRepresentation(LABELMAP) is image for other in others)
 
 
 def _add_segment(node: slicer.vtkMRMLSegmentationNode, name: str,

@@ -12,8 +12,7 @@ from collections.abc import Iterable
 import slicer
 import vtk
 
-LABELMAP = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
-SURFACE = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+from .segments import LABELMAP, SURFACE
 
 
 def missing_surfaces(node: slicer.vtkMRMLSegmentationNode, names: Iterable[str]) -> list[str]:

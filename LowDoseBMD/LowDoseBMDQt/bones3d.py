@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import qt
 from LowDoseBMDLib.anatomy import STRUCTURES
-from LowDoseBMDMRML.surfaces import SURFACE, SurfaceMaker, missing_surfaces
+from LowDoseBMDMRML.segments import SURFACE
+from LowDoseBMDMRML.surfaces import SurfaceMaker, missing_surfaces
 
 LOOK_MS = 40
 YIELD_SECONDS = 0.002
@@ -22,7 +24,10 @@ SHOWN_GROUPS = ("trabecular", "bone")
 class Bones3D:
     """Makes the surfaces that are missing."""
 
-    def __init__(self) -> None:
+    def __init__(self, onWhole: Callable[[], None]) -> None:
+        """onWhole: called once for each segmentation, when the surfaces that it began with are there."""
+        self._onWhole = onWhole
+        self._told = False
         self._node: Any = None
         self._maker: SurfaceMaker | None = None
         self._failed: set[str] = set()
@@ -32,7 +37,7 @@ class Bones3D:
 
     def show(self, segmentationNode: Any) -> None:
         """Show this segmentation in 3D, or none."""
-        self._node, self._maker, self._failed = segmentationNode, None, set()
+        self._node, self._maker, self._failed, self._told = segmentationNode, None, set(), False
         if segmentationNode is None:
             self._timer.stop()
             return
@@ -65,6 +70,9 @@ class Bones3D:
             time.sleep(YIELD_SECONDS)
         if self._maker is not None or self._missing():
             self._timer.start(LOOK_MS)
+        elif not self._told:
+            self._told = True
+            self._onWhole()
 
     def _next(self) -> SurfaceMaker | None:
         missing = self._missing()

@@ -18,7 +18,7 @@ MEASURED, EDITED, ACCEPTED, REJECTED, REFUSED, STALE = (
 """States of a measurement, as LiveMeasurement.state gives them."""
 
 LEAST_SHOWN_DIFFERENCE_MG_CM3 = 0.5
-"""Differences that round to nothing are said as "no change"."""
+"""Smaller differences than this round to nothing; both values then stand on the card."""
 
 _SOFT = "#6b7580"
 _TONES = {MEASURED: "#22577a", EDITED: "#8a5a00", ACCEPTED: "#1f6e43", REJECTED: "#a11622", REFUSED: "#a11622",
@@ -126,7 +126,7 @@ def _edited(measurement: Measurement, automaticVbmd: float | None) -> str:
         return _("After your edits; there was no automatic value")
     difference = now - automaticVbmd
     if abs(difference) < LEAST_SHOWN_DIFFERENCE_MG_CM3:
-        return _("After your edits; no change from the automatic {value:.0f} mg/cm³").format(value=automaticVbmd)
+        return _("After your edits; within 0.5 mg/cm³ of the automatic {value:.1f} mg/cm³").format(value=automaticVbmd)
     return _("After your edits: {difference:+.0f} mg/cm³ from the automatic {value:.0f} mg/cm³").format(
         difference=difference, value=automaticVbmd)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import qt
 import slicer
 from LowDoseBMDLib.anatomy import LEVELS, STRUCTURES
 from slicer.i18n import tr as _
@@ -13,6 +14,15 @@ from .placing import PointPlacer
 
 EDITOR_TAG = "LowDoseBMD"
 """Singleton tag of the parameters of our Segment Editor: those of Slicer's own module stay as they are."""
+
+
+def reveal(widget: Any) -> None:
+    """Scroll the panel so that a widget is seen from its top."""
+    parent = widget.parentWidget()
+    while parent and not parent.inherits("QScrollArea"):
+        parent = parent.parentWidget()
+    if parent:
+        parent.ensureWidgetVisible(widget)
 
 
 class Corrector:
@@ -42,6 +52,7 @@ class Corrector:
         ui.rederiveButton.connect("clicked(bool)", self._onRederive)
         ui.keypointButton.connect("toggled(bool)", self._onPlaceToggled)
         ui.segmentEditor.connect("currentSegmentIDChanged(QString)", self._onSegmentChanged)
+        ui.correctButton.connect("contentsCollapsed(bool)", self._onFolded)
 
     # --- the measurement that is corrected ---------------------------------------------------------------------
 
@@ -160,6 +171,11 @@ class Corrector:
             self._placer.cancel()
         elif not (self._editable() and self._placer.start(self._ui.keypointComboBox.currentText)):
             self._ui.keypointButton.checked = False
+
+    def _onFolded(self, folded: bool) -> None:
+        """What was unfolded is scrolled into view, once it has its height."""
+        if not folded:
+            qt.QTimer.singleShot(0, lambda: reveal(self._ui.correctButton))
 
     def _onPlaced(self, positionLps: tuple[float, float, float]) -> None:
         if self._editable():

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from LowDoseBMDLib.measurement import LevelMeasurement, Measurement, TissueMeasurement
 
 LEVEL, USE, VBMD, INTERVAL, HU, VOLUME, STATE = range(7)
-COLUMN_WIDTHS = {LEVEL: 52, USE: 34, VBMD: 46, INTERVAL: 68, HU: 42, VOLUME: 42}
+COLUMN_WIDTHS = {LEVEL: 64, USE: 36, VBMD: 48, INTERVAL: 70, HU: 44, VOLUME: 44}
 ROW_HEIGHT = 23
 NOTHING = "-"
 
@@ -23,7 +23,7 @@ def levelState(level: LevelMeasurement) -> str:
         return _("left out: {reason}").format(reason=level.excluded)
     if not level.measured:
         return _("not measured: {reason}").format(reason=level.reason) if level.reason else _("not measured")
-    place = _("in the mean") if level.used else _("spare")
+    place = _("in the mean") if level.used else _("complete")
     return _("{place}, edited").format(place=place) if level.edited else place
 
 

@@ -58,7 +58,7 @@ class Panel:
         self.review = ReviewBox(ui, self._onSign, self._onReopen)
         self.export = ExportBox(ui, session)
         self.packages = PackagesBox(ui, requirements, self.update)
-        self.bones = Bones3D()
+        self.bones = Bones3D(views.show3D)
         self.shortcuts = Shortcuts(self._keys())
         self._connect()
         session.listeners.append(self.update)
@@ -182,6 +182,9 @@ class Panel:
         measurement = self._live.measurement
         level = measurement.mean_of[0] if measurement.mean_of else LEVELS[1]
         self.goTo(f"trabecular_{level}")
+        position = _positionOf(self._live, f"trabecular_{level}")
+        if position is not None:
+            views.showSpine(_ras(position))
 
     def _showInput(self) -> None:
         choice = self.calibrations.choice(self.parameterNode.calibrationPath)

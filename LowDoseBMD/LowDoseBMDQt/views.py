@@ -10,6 +10,9 @@ from LowDoseBMDLib.anatomy import STRUCTURES
 WINDOWS_HU: dict[str, tuple[float, float]] = {"bone": (1800.0, 400.0), "soft_tissue": (400.0, 40.0)}
 """Width and level of the presets."""
 
+SPINE_FIELD_MM = 180.0
+"""Shorter side of a slice view: five vertebrae, psoas and the abdominal wall in front of them."""
+
 OUTLINE_PIXELS = 1
 
 
@@ -39,6 +42,28 @@ def setWindow(volumeNode: Any, preset: str) -> None:
     if display is not None:
         display.SetAutoWindowLevel(False)
         display.SetWindowLevel(*WINDOWS_HU[preset])
+
+
+def showSpine(positionRas: tuple[float, float, float]) -> None:
+    """Every slice view near the spine round a point: a body fills a fifth of it. positionRas: mm."""
+    for sliceNode in _sliceNodes():
+        width, height, depth = sliceNode.GetFieldOfView()
+        factor = SPINE_FIELD_MM / max(min(width, height), 1.0)
+        sliceNode.SetFieldOfView(width * factor, height * factor, depth)
+    centreOn(positionRas)
+
+
+def show3D() -> None:
+    """All that the 3D views hold, from the front."""
+    manager = slicer.app.layoutManager()
+    if manager is not None:
+        manager.resetThreeDViews()
+
+
+def _sliceNodes() -> list[Any]:
+    manager = slicer.app.layoutManager()
+    names = manager.sliceViewNames() if manager is not None else ()
+    return [manager.sliceWidget(name).mrmlSliceNode() for name in names]
 
 
 def centreOn(positionRas: tuple[float, float, float]) -> None:

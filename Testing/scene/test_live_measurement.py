@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -257,6 +258,16 @@ def test_an_accepted_study_is_locked_until_it_is_opened_again_with_a_reason(live
     later.pass_time()
     assert live.state == "edited"
     assert "accepted by AB" in live.record({})["reopened"][0] and "second look" in live.record({})["reopened"][0]
+
+
+def test_nothing_is_accepted_while_the_names_are_in_doubt(scene, later: Later) -> None:
+    doubt = Flag("level_uncertain", Severity.LIMITED, "Confirm the level.", "T12")
+    live = a_live_measurement(scene, later, rois=replace(torso.chain_rois(), flags=(doubt,)))
+    with pytest.raises(ValueError, match="Count them"):
+        live.accept("AB", "", NOW)
+    live.confirm_levels()
+    live.accept("AB", "", NOW)
+    assert live.state == "accepted"
 
 
 def test_a_study_without_a_number_can_be_rejected_but_not_accepted(live: LiveMeasurement) -> None:

@@ -45,7 +45,8 @@ def test_refusal_gives_the_reasons_and_no_number(part) -> None:
 
 
 @pytest.mark.parametrize(("automatic", "sentence"), [
-    (-3.0, "+3 mg/cm³ from the automatic"), (0.2, "no change from the automatic"), (None, "there was no automatic value")])
+    (-3.0, "+3 mg/cm³ from the automatic"), (0.2, "within 0.5 mg/cm³ of the automatic"),
+    (None, "there was no automatic value")])
 def test_edits_are_said_with_their_effect(part, automatic: float | None, sentence: str) -> None:
     found = measurement()
     before = None if automatic is None else found.mean_vbmd_mg_cm3 + automatic

@@ -109,7 +109,7 @@ def test_measure_shows_the_number_with_unit_interval_and_state(a_reader: Reader)
     assert "mg/cm³" in a_reader.card and f"95 %: {low:.0f} to {high:.0f}" in a_reader.card
     assert "provisional" in a_reader.card and "not yet read" in a_reader.card
     assert a_reader.cell("L1", VBMD) == f"{expected.level('L1').vbmd_mg_cm3:.0f}"
-    assert [a_reader.cell(name, STATE) for name in LEVELS] == ["spare", "in the mean", "in the mean"]
+    assert [a_reader.cell(name, STATE) for name in LEVELS] == ["complete", "in the mean", "in the mean"]
 
 
 def test_progress_names_the_stage_and_one_button_cancels(a_reader: Reader, offer_steps) -> None:

@@ -16,8 +16,9 @@ import small_torso as torso
 from LowDoseBMDLib.anatomy import STRUCTURES
 from LowDoseBMDLib.exchange import Proposal, write_ct
 from LowDoseBMDMRML.remeasure import LiveMeasurement
+from LowDoseBMDMRML.segments import SURFACE
 from LowDoseBMDMRML.study import create_study
-from LowDoseBMDMRML.surfaces import SURFACE, SurfaceMaker, missing_surfaces
+from LowDoseBMDMRML.surfaces import SurfaceMaker, missing_surfaces
 from LowDoseBMDMRML.volumes import acquisition_of, ct_from_node, node_from_ct
 from PySide6 import QtCore, QtTest, QtWidgets
 from reader import torso_ct, torso_rois
@@ -176,11 +177,14 @@ def test_a_surface_of_what_was_drawn_meanwhile_is_not_kept(a_live: LiveMeasureme
 
 
 def test_all_that_is_shown_in_3d_gets_a_surface_by_itself(a_slicer, part, a_live: LiveMeasurement) -> None:
-    bones = part("bones3d").Bones3D()
+    whole: list[bool] = []
+    bones = part("bones3d").Bones3D(lambda: whole.append(True))
     node = a_live.study.segmentation_node
     bones.show(node)
     shown = [name for name, each in STRUCTURES.items() if each.group in ("bone", "trabecular")]
     a_slicer.wait_until(lambda: not missing_surfaces(node, shown), 20.0)
+    a_slicer.wait_until(lambda: bool(whole), 5.0)
+    assert whole == [True], "said once"
     assert node.GetDisplayNode().GetSegmentVisibility3D("trabecular_L1")
     assert not node.GetDisplayNode().GetSegmentVisibility3D("psoas_left")
     bones.close()
