@@ -28,8 +28,7 @@ def show_rois(study: Study, rois: Rois, shown: Rois | None) -> None:
         mask = rois.masks.get(name)
         if mask is None or mask is not before.get(name):
             _show_region(study, grid, name, mask, rois.geometry)
-    if shown is None or _bodies(shown) != _bodies(rois):
-        _show_spine(study, grid, rois)
+    _show_spine(study, grid, rois, () if shown is None else _bodies(shown))
     segments.order_segments(study.segmentation_node)
     markups.write_keypoints(study.keypoints_node, rois.keypoints)
 
@@ -46,15 +45,27 @@ def _bodies(rois: Rois) -> tuple[Mask, ...]:
     return tuple(vertebra.body for vertebra in rois.spine)
 
 
-def _show_spine(study: Study, grid: Geometry, rois: Rois) -> None:
-    study.spine_node.GetSegmentation().RemoveAllSegments()
-    for number, body in enumerate(_bodies(rois)):
-        segments.write_region(study.spine_node, grid, _spine_id(number), body, rois.geometry)
+def _show_spine(study: Study, grid: Geometry, rois: Rois, shown: tuple[Mask, ...]) -> None:
+    bodies = _bodies(rois)
+    for number, body in enumerate(bodies):
+        if shown[number:number + 1] != (body,):
+            segments.write_region(study.spine_node, grid, _spine_id(number), body, rois.geometry)
+    for number in range(len(bodies), study.spine_node.GetSegmentation().GetNumberOfSegments()):
+        study.spine_node.GetSegmentation().RemoveSegment(_spine_id(number))
 
 
 def _spine_id(number: int) -> str:
     """Vertebral bodies are numbered from the head, whatever they are called."""
     return f"vertebral_body_{number + 1}"
+
+
+def separate_regions(study: Study) -> bool:
+    """Give every measured region an image of its own again, where Slicer put several into one, as it does when it saves
+    them: else each stroke in one of them would have all of them read. True when there was something to do."""
+    shared = [name for name in segments.shared_regions(study.segmentation_node) if STRUCTURES[name].group != "bone"]
+    for name in shared:
+        segments.separate(study.segmentation_node, name)
+    return bool(shared)
 
 
 def region_times(study: Study) -> dict[str, int]:

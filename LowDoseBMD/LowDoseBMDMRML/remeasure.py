@@ -19,7 +19,7 @@ from LowDoseBMDLib.rois import Rois
 
 from . import markups, segments
 from .plots import update_age_chart, update_histogram
-from .regions import read_regions, region_times, rois_of, show_rois, state_of, stored_grid, strange_regions
+from .regions import read_regions, region_times, rois_of, separate_regions, show_rois, state_of, stored_grid, strange_regions
 from .study import Study
 from .tables import write_results
 from .watch import Defer, StudyWatch
@@ -111,6 +111,7 @@ class LiveMeasurement:
         self._history = History()
         self.ct = replace(self.ct, geometry=stored_grid(stored["rois"], self.ct.geometry))
         self._measure(rois_of(self.study, stored["rois"], self.ct.geometry))
+        self._separate()
         self._begin()
         self._take_in_strange_edits(stored["rois"])
         return True
@@ -268,6 +269,7 @@ class LiveMeasurement:
         for point in markups.moved_keypoints(self.study.keypoints_node, self.rois.keypoints):
             rois = editing.move_keypoint(self.ct, rois, point.level, point.position_lps_mm)
         if rois is self.rois:
+            self._separate()
             return
         shown = self.rois.with_masks(drawn)
         if self.locked:
@@ -276,6 +278,12 @@ class LiveMeasurement:
             return
         self._history.push(Step(self.rois, self.calibration))
         self._become(rois, shown)
+        self._separate()
+
+    def _separate(self) -> None:
+        with self._watch.quiet():
+            if separate_regions(self.study):
+                self._times = region_times(self.study)
 
     def _edit(self, change: Callable[[Rois], Rois], calibration: Calibration | None = None) -> None:
         """One step of undo: change the regions or the calibration. Only says so while locked."""

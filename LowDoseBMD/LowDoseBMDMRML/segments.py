@@ -5,6 +5,7 @@ A segment's id is the region's name. Every segment has a labelmap of its own, as
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -59,9 +60,10 @@ def write_region(node: slicer.vtkMRMLSegmentationNode, grid: Geometry, name: str
     segment = segmentation.GetSegment(name) or _add_segment(node, name, image)
     if segment.GetRepresentation(LABELMAP) is not image:
         segment.AddRepresentation(LABELMAP, image)  # not written into the old image: that would drop ALL surfaces
-    segment.SetLabelValue(1)
-    segment.RemoveRepresentation(SURFACE)
-    segment.Modified()
+    if segment.GetLabelValue() != 1:
+        segment.SetLabelValue(1)
+    if segment.GetRepresentation(SURFACE) is not None:
+        segment.RemoveRepresentation(SURFACE)
     segmentation.InvokeEvent(slicer.vtkSegmentation.SourceRepresentationModified, name)
 
 
@@ -101,6 +103,28 @@ def remove_region(node: slicer.vtkMRMLSegmentationNode, name: str) -> None:
         node.GetSegmentation().RemoveSegment(name)
         return
     slicer.vtkSlicerSegmentationsModuleLogic.ClearSegment(node, name)
+
+
+def shared_regions(node: slicer.vtkMRMLSegmentationNode) -> list[str]:
+    """Regions whose segments lie in one image with others."""
+    segmentation = node.GetSegmentation()
+    images = {name: segmentation.GetSegment(name).GetRepresentation(LABELMAP) for name in segmentation.GetSegmentIDs()
+              if name in STRUCTURES}
+    counts = Counter(map(id, images.values()))
+    return [name for name, image in images.items() if image is not None and counts[id(image)] > 1]
+
+
+def separate(node: slicer.vtkMRMLSegmentationNode, name: str) -> None:
+    """Give a segment an image of its own with the same voxels; its surface stays."""
+    segment = node.GetSegmentation().GetSegment(name)
+    shared = segment.GetRepresentation(LABELMAP)
+    own = slicer.vtkOrientedImageData()
+    own.DeepCopy(shared)
+    labels = vtk_to_numpy(own.GetPointData().GetScalars())
+    labels[:] = labels == segment.GetLabelValue()
+    segment.AddRepresentation(LABELMAP, own)
+    if segment.GetLabelValue() != 1:
+        segment.SetLabelValue(1)
 
 
 def order_segments(node: slicer.vtkMRMLSegmentationNode) -> None:

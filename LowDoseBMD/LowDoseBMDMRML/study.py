@@ -87,11 +87,18 @@ class Study:
                 hierarchy.CreateItem(folder, node)
 
     def store_state(self, state: dict[str, Any]) -> None:
-        """Keep what is known of the study besides voxels; it is saved with the scene."""
-        self.segmentation_node.SetAttribute(STATE, json.dumps(state))
+        """Keep what is known of the study besides voxels; it is saved with the scene.
+
+        Without an event: nobody shows it, and in a running Slicer a changed segmentation node has views drawn anew, a
+        second for each brush stroke.
+        """
+        told = self.spine_node.GetDisableModifiedEvent()
+        self.spine_node.SetDisableModifiedEvent(True)
+        self.spine_node.SetAttribute(STATE, json.dumps(state))
+        self.spine_node.SetDisableModifiedEvent(told)
 
     def stored_state(self) -> dict[str, Any] | None:
-        text = self.segmentation_node.GetAttribute(STATE)
+        text = self.spine_node.GetAttribute(STATE)
         return json.loads(text) if text else None
 
     def remove(self) -> None:

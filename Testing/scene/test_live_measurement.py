@@ -20,6 +20,7 @@ from LowDoseBMDLib.rois import Rois
 slicer = pytest.importorskip("slicer")
 vtk = pytest.importorskip("vtk")
 
+from LowDoseBMDMRML import segments  # noqa: E402
 from LowDoseBMDMRML.markups import read_keypoints  # noqa: E402
 from LowDoseBMDMRML.remeasure import LiveMeasurement  # noqa: E402
 from LowDoseBMDMRML.study import create_study, find_study  # noqa: E402
@@ -337,3 +338,17 @@ def test_after_closing_nothing_is_watched(live: LiveMeasurement, later: Later) -
     paint(live, "psoas_left", L1_SLAB)
     live.study.volume_node.GetImageData().Modified()
     assert later.pass_time() == 0 and told == []
+
+
+def test_after_saving_strokes_read_one_region_and_not_all_that_slicer_put_into_one_image(
+        live: LiveMeasurement, later: Later) -> None:
+    segmentation = live.study.segmentation_node.GetSegmentation()
+    segmentation.CollapseBinaryLabelmaps(False)
+    live.flush()
+    shared = segments.shared_regions(live.study.segmentation_node)
+    assert not set(shared) & set(live.rois.masks), "all that is measured has an image of its own again"
+    before = {name: mask.voxels.sum() for name, mask in live.rois.masks.items()}
+    paint(live, "psoas_left", L1_SLAB)
+    later.pass_time()
+    assert {name: mask.voxels.sum() for name, mask in live.rois.masks.items()} == {**before, "psoas_left": 2000}
+    assert live.rois.edited == {"psoas_left"}
