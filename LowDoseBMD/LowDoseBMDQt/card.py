@@ -38,6 +38,18 @@ def cardHtml(measurement: Measurement, state: str, automaticVbmd: float | None =
     return "".join(f"<div style='margin-top:2px'>{line}</div>" for line in lines if line)
 
 
+def shortText(measurement: Measurement, state: str) -> str:
+    """Number, unit, interval and state in a line, for beside the brush."""
+    if measurement.mean_vbmd_mg_cm3 is None:
+        return _("not measured")
+    low, high = measurement.mean_vbmd_ci95
+    number = _("vBMD {value:.0f} mg/cm³ ({low:.0f} to {high:.0f})").format(
+        value=measurement.mean_vbmd_mg_cm3, low=low, high=high)
+    words = [_("provisional")] if measurement.category_provisional else []
+    words += [_("after your edits")] if state == EDITED else [_("automatic")] if state == MEASURED else []
+    return ", ".join([number, *words])
+
+
 def refusalFlags(measurement: Measurement) -> list[Flag]:
     return [flag for flag in measurement.flags if flag.severity.value == "refused"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import slicer
 from LowDoseBMDLib.anatomy import LEVELS, STRUCTURES
 from slicer.i18n import tr as _
 
+from .card import shortText
 from .placing import PointPlacer
 
 EDITOR_TAG = "LowDoseBMD"
@@ -204,7 +206,9 @@ class Corrector:
         drawn = can and bool(level) and f"trabecular_{level}" in self._live.rois.edited
         ui.rederiveButton.enabled = drawn
         ui.correctButton.enabled = self._live is not None
-        ui.correctLabel.text = self._hint(can, level, drawn)
+        hint = self._hint(can, level, drawn)
+        now = shortText(self._live.measurement, self._live.state) if self._live is not None else ""
+        ui.correctLabel.text = f"{html.escape(hint)}<br><b>{html.escape(now)}</b>"
 
     def _hint(self, can: bool, level: str, drawn: bool) -> str:
         if self._live is None:

@@ -53,6 +53,15 @@ def test_edits_are_said_with_their_effect(part, automatic: float | None, sentenc
     assert sentence in part("card").cardHtml(found, "edited", before)
 
 
+def test_beside_the_brush_stands_the_number_with_unit_interval_and_state(part) -> None:
+    found = measurement()
+    low, high = found.mean_vbmd_ci95
+    line = part("card").shortText(found, "edited")
+    assert line == f"vBMD {found.mean_vbmd_mg_cm3:.0f} mg/cm³ ({low:.0f} to {high:.0f}), provisional, after your edits"
+    cut = {name: LevelFinding(name, False, "cut") for name in ("T12", "L1", "L2")}
+    assert part("card").shortText(measurement(**cut), "refused") == "not measured"
+
+
 def test_a_signature_and_the_edits_before_it_are_both_said(part) -> None:
     found = measurement()
     review = Review("accepted", "A <B>", "clear", "2026-01-02T03:04:05+01:00")
