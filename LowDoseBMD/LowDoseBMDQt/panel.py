@@ -180,7 +180,8 @@ class Panel:
 
     def _goToFirstLevel(self) -> None:
         measurement = self._live.measurement
-        level = measurement.mean_of[0] if measurement.mean_of else LEVELS[1]
+        seen = (*measurement.mean_of, *(level.name for level in measurement.levels if level.centre_lps_mm), LEVELS[1])
+        level = seen[0]
         self.goTo(f"trabecular_{level}")
         position = _positionOf(self._live, f"trabecular_{level}")
         if position is not None:
