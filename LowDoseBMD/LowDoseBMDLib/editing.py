@@ -14,7 +14,7 @@ from .anatomy import LEVELS, SPINE
 from .ctvolume import CTVolume
 from .flags import Flag, Severity
 from .pipeline import EROSIONS, NEAR_LEVELS, centre_of, drawn_level, trabecular_core
-from .rois import Keypoint, LevelFinding, Mask, Rois, Vertebra
+from .rois import NO_VOXELS, Keypoint, LevelFinding, Mask, Rois, Vertebra
 from .roistats import clip
 from .vertebrae import assess_levels
 
@@ -77,7 +77,7 @@ def shift_levels(ct: CTVolume, rois: Rois, step: int) -> Rois:
     spine = tuple(Vertebra(v.place + step, v.body) for v in rois.spine)
     if not any(v.name in LEVELS for v in spine):
         raise ValueError("no vertebra is known there: the names of T12, L1 and L2 cannot be moved so far. Draw the bodies.")
-    was = {level: SPINE[SPINE.index(level) - step] for level in LEVELS}
+    was = {level: Vertebra(SPINE.index(level) - step, NO_VOXELS).name or "" for level in LEVELS}
     shifted = replace(rois, spine=spine, edited=_renamed(rois, was) | {LEVEL_NAMES},
                       masks=_moved_masks(rois, spine, was), keypoints=_moved_keypoints(ct, spine),
                       excluded={level: rois.excluded[was[level]] for level in LEVELS if was[level] in rois.excluded},

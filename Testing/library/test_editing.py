@@ -21,7 +21,7 @@ from LowDoseBMDLib.editing import (
 )
 from LowDoseBMDLib.flags import Flag, Severity
 from LowDoseBMDLib.measurement import Measurement, measure
-from LowDoseBMDLib.rois import NO_VOXELS, Mask, Rois
+from LowDoseBMDLib.rois import NO_VOXELS, Mask, Rois, Vertebra
 
 BELOW, HU = torso.CHAIN, torso.CHAIN_HU
 a_ct, some_rois, body, vbmd = torso.chain_ct, torso.chain_rois, torso.chain_body, torso.vbmd
@@ -137,6 +137,14 @@ def test_what_a_reader_drew_and_left_out_moves_with_its_vertebra() -> None:
 def test_names_cannot_leave_the_chain() -> None:
     with pytest.raises(ValueError, match="cannot be moved so far"):
         shift_levels(a_ct(), some_rois(), 5)
+
+
+def test_names_may_move_far_where_the_chain_is_long() -> None:
+    rois = some_rois()
+    low = replace(rois, spine=tuple(Vertebra(v.place + 3, v.body) for v in rois.spine))
+    assert [v.name for v in low.spine] == ["L2", "L3", "L4", "L5"]
+    found = result(shift_levels(a_ct(), low, -4))
+    assert [level.hu_mean for level in found.levels] == [HU["L1"], HU["L2"], None]
 
 
 def test_a_doubt_of_the_names_is_settled_by_confirming_or_moving_them() -> None:
