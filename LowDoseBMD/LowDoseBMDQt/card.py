@@ -46,8 +46,9 @@ def shortText(measurement: Measurement, state: str) -> str:
     number = _("vBMD {value:.0f} mg/cm³ ({low:.0f} to {high:.0f})").format(
         value=measurement.mean_vbmd_mg_cm3, low=low, high=high)
     words = [_("provisional")] if measurement.category_provisional else []
-    words += [_("after your edits")] if state == EDITED else [_("automatic")] if state == MEASURED else []
-    return ", ".join([number, *words])
+    said = {MEASURED: _("automatic"), EDITED: _("after your edits"), ACCEPTED: _("accepted"), REJECTED: _("rejected"),
+            STALE: _("out of date")}
+    return ", ".join([number, *words, *filter(None, [said.get(state)])])
 
 
 def refusalFlags(measurement: Measurement) -> list[Flag]:

@@ -214,7 +214,7 @@ class Corrector:
         if self._live is None:
             return ""
         if not can:
-            return _("Signed: the regions are locked. Reopen below to correct them.")
+            return _("Signed: the regions are locked. Reopen the study to correct them.")
         title = STRUCTURES[self._structure].title if self._structure in STRUCTURES else ""
         if not title:
             return _("Click a row above, then paint or erase; the number follows.")
