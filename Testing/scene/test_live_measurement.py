@@ -352,3 +352,16 @@ def test_after_saving_strokes_read_one_region_and_not_all_that_slicer_put_into_o
     later.pass_time()
     assert {name: mask.voxels.sum() for name, mask in live.rois.masks.items()} == {**before, "psoas_left": 2000}
     assert live.rois.edited == {"psoas_left"}
+
+
+def test_a_ct_put_under_a_transform_is_stale_and_fresh_again_when_measured_again(scene, live: LiveMeasurement) -> None:
+    transform = slicer.vtkMRMLLinearTransformNode()
+    scene.AddNode(transform)
+    matrix = vtk.vtkMatrix4x4()
+    matrix.SetElement(2, 3, 25.0)
+    transform.SetMatrixTransformToParent(matrix)
+    live.study.volume_node.SetAndObserveTransformNodeID(transform.GetID())
+    assert live.state == "stale"
+    live.study.volume_node.SetAndObserveTransformNodeID(None)
+    live.load(Proposal(torso.chain_rois()), CALIBRATION)
+    assert live.state == "measured"
