@@ -64,6 +64,7 @@ class LowDoseBMDWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         VTKObservationMixin.__init__(self)
 
     def setup(self) -> None:
+        """Load the form and bind it; a sentence stands there when the program cannot be imported."""
         ScriptedLoadableModuleWidget.setup(self)
         try:
             from LowDoseBMDQt.panel import Panel

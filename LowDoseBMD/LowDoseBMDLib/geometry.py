@@ -7,6 +7,7 @@ Slicer and NIfTI use RAS: flip the signs of x and y, here only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -122,6 +123,12 @@ class Geometry:
 def lps_to_ras(points_mm: np.ndarray) -> np.ndarray:
     """(..., 3) LPS mm <-> RAS mm (its own inverse)."""
     return np.asarray(points_mm, dtype=float) * np.array([-1.0, -1.0, 1.0])
+
+
+def ras_point(lps_mm: Sequence[float]) -> tuple[float, float, float]:
+    """One point LPS mm <-> RAS mm (its own inverse), as plain numbers."""
+    x, y, z = lps_to_ras(lps_mm)
+    return float(x), float(y), float(z)
 
 
 def resample(array: np.ndarray, source: Geometry, target: Geometry, outside: float,

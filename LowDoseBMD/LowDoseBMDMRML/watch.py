@@ -34,6 +34,7 @@ class StudyWatch:
         return bool(self._observers)
 
     def start(self) -> None:
+        """Watch until ``stop``."""
         study, node = self._study, slicer.vtkMRMLMarkupsNode
         subjects = [(study.segmentation_node.GetSegmentation(), _DRAWN, self._on_change),
                     (study.keypoints_node, _PLACED, self._on_change),

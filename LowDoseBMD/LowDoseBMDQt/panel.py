@@ -9,6 +9,8 @@ from typing import Any
 import qt
 import slicer
 from LowDoseBMDLib.anatomy import LEVELS
+from LowDoseBMDLib.geometry import ras_point
+from LowDoseBMDLib.pipeline import centre_of
 from slicer.i18n import tr as _
 
 from . import views
@@ -185,7 +187,7 @@ class Panel:
         self.goTo(f"trabecular_{level}")
         position = _positionOf(self._live, f"trabecular_{level}")
         if position is not None:
-            views.showSpine(_ras(position))
+            views.showSpine(ras_point(position))
 
     def _showInput(self) -> None:
         choice = self.calibrations.choice(self.parameterNode.calibrationPath)
@@ -267,13 +269,13 @@ class Panel:
         self.table.select(structure)
         position = _positionOf(live, structure)
         if position is not None:
-            views.centreOn(_ras(position))
+            views.centreOn(ras_point(position))
 
     def _onShowFlag(self, flag: Any) -> None:
         if flag.level is not None:
             self.goTo(f"trabecular_{flag.level}")
         if flag.position_lps_mm is not None:
-            views.centreOn(_ras(flag.position_lps_mm))
+            views.centreOn(ras_point(flag.position_lps_mm))
 
     def _onUse(self, level: str, used: bool) -> None:
         if used:
@@ -379,11 +381,7 @@ def _positionOf(live: Any, structure: str) -> tuple[float, float, float] | None:
     mask = live.rois.masks.get(structure)
     if mask is None or mask.empty:
         return None
-    return tuple(float(part) for part in mask.centroid_lps_mm(live.rois.geometry))
-
-
-def _ras(positionLps: tuple[float, float, float]) -> tuple[float, float, float]:
-    return -positionLps[0], -positionLps[1], positionLps[2]
+    return centre_of(mask, live.rois.geometry)
 
 
 def _messageHtml(message: str, withLog: bool) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import qt
 import slicer
+from LowDoseBMDLib.geometry import ras_point
 
 INTERACTION_NODE, SELECTION_NODE = "vtkMRMLInteractionNodeSingleton", "vtkMRMLSelectionNodeSingleton"
 NODE_CLASS = "vtkMRMLMarkupsFiducialNode"
@@ -69,9 +70,9 @@ class PointPlacer:
 
     def _finish(self) -> None:
         if self.active and self._node.GetNumberOfDefinedControlPoints():
-            right, anterior, superior = self._node.GetNthControlPointPositionWorld(0)
+            position = ras_point(self._node.GetNthControlPointPositionWorld(0))
             self.cancel()
-            self._onPlaced((-right, -anterior, superior))
+            self._onPlaced(position)
 
     def _onMode(self, caller: Any, _event: str) -> None:
         if caller.GetCurrentInteractionMode() != slicer.vtkMRMLInteractionNode.Place:

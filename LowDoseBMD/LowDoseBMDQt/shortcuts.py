@@ -31,6 +31,7 @@ class Shortcuts:
         slicer.app.connect("focusChanged(QWidget*,QWidget*)", self._onFocusChanged)
 
     def remove(self) -> None:
+        """Take the keys from the main window."""
         if not self._installed:
             return
         slicer.app.disconnect("focusChanged(QWidget*,QWidget*)", self._onFocusChanged)
