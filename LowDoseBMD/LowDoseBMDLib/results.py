@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .files.atomic import write_whole
 from .files.markups import write_keypoints
 from .files.segmentation import write_segmentation
 from .rois import Rois
+
+if TYPE_CHECKING:
+    from .ctvolume import CTVolume
+    from .measurement import Measurement
+    from .pipeline import Stopwatch
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +29,9 @@ FORMATS: tuple[str, ...] = ("html", "csv", "json", "segmentation", "figures", "d
 for paper, which Slicer's window makes a PDF of."""
 STANDARD: tuple[str, ...] = ("html", "csv", "json", "segmentation", "figures", "dicom")
 """What the command line writes."""
+
+DICOM_NOT_WRITTEN = "dicom_not_written"
+"""Code of the flag that says why there are no results in DICOM."""
 
 PRINT_FILE = "report-for-print.html"
 
@@ -69,9 +77,36 @@ def write_dicom(out: Path, source: Path | Sequence[Path], rois: Rois, record: di
         write_dicom_results(out, source, rois, record)
     except DicomResultError as error:
         log.warning("%s", error)
-        flag = {"code": "dicom_not_written", "severity": "info", "sentence": str(error), "level": None,
+        flag = {"code": DICOM_NOT_WRITTEN, "severity": "info", "sentence": str(error), "level": None,
                 "position_lps_mm": None}
         return {**record, "flags": [*record["flags"], flag]}
+    return record
+
+
+def write_results(out: Path, ct: CTVolume, rois: Rois, measurement: Measurement, record_of: Callable[[], dict[str, Any]],
+                  watch: Stopwatch, formats: Collection[str] = STANDARD, given: Path | None = None,
+                  dicom: Path | Sequence[Path] = ()) -> dict[str, Any]:
+    """Write all that is wanted of a measured study; returns the record as it was written.
+
+    record_of: makes the record, once the regions and pictures are there. given: the segmentation file that was measured,
+    which is left as it is. dicom: the series or its files, for results in DICOM; none are written without.
+    """
+    from .report.figures import make_figures
+
+    out.mkdir(parents=True, exist_ok=True)
+    clear_results(out)
+    figures: dict[str, bytes] = {}
+    if "segmentation" in formats:
+        with watch.stage("segmentation file"):
+            write_regions(out, rois, given)
+    if {"html", "figures", "print"} & set(formats):
+        with watch.stage("pictures"):
+            figures = make_figures(ct, rois, measurement)
+    record = record_of()
+    if "dicom" in formats and dicom:
+        with watch.stage("DICOM files"):
+            record = write_dicom(out, dicom, rois, record)
+    write_record(out, record, figures, formats)
     return record
 
 

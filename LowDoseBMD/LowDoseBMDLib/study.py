@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -21,7 +20,7 @@ from .inference import Progress, silent
 from .measurement import Measurement, measure
 from .pipeline import Models, Stopwatch, open_models, propose_rois, rois_from_labels, rois_from_masks
 from .record import to_dict
-from .results import clear_results, software, write_dicom, write_record, write_regions
+from .results import clear_results, software, write_record, write_results
 from .rois import Rois
 
 log = logging.getLogger(__name__)
@@ -95,7 +94,9 @@ def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: 
     rois = replace(rois, flags=(*flags, *rois.flags))
     with watch.stage("measuring"):
         measurement = measure(ct, rois, settings.calibration or TwoPointCalibration())
-    return _write(out, ct, rois, measurement, networks, watch, settings.rois, dicom)
+    return write_results(
+        out, ct, rois, measurement, lambda: to_dict(measurement, ct.acquisition, software(networks), _rounded(watch)), watch,
+        given=settings.rois, dicom=dicom or ())
 
 
 def _refuse_unwritable(out: Path) -> None:
@@ -131,22 +132,6 @@ def _refuse_in_air(ct: CTVolume, rois: Rois) -> None:
                 raise Refusal("regions_elsewhere", f"{100 * air:.0f} % of the region {STRUCTURES[name].title!r} is air or "
                               "lung in this CT: the regions belong to another scan, or were moved. Give those that were "
                               "drawn on this CT, or correct the region.")
-
-
-def _write(out: Path, ct: CTVolume, rois: Rois, measurement: Measurement, networks: Mapping[str, str],
-           watch: Stopwatch, given: Path | None, dicom: Path | None) -> dict[str, Any]:
-    from .report.figures import make_figures
-
-    clear_results(out)
-    with watch.stage("segmentation file"):
-        write_regions(out, rois, given)
-    with watch.stage("pictures"):
-        figures = make_figures(ct, rois, measurement)
-    record = to_dict(measurement, ct.acquisition, software(networks), _rounded(watch))
-    if dicom is not None:
-        record = write_dicom(out, dicom, rois, record)
-    write_record(out, record, figures)
-    return record
 
 
 def _write_refused(out: Path, refusal: Refusal, acquisition: Acquisition, settings: Settings, watch: Stopwatch,

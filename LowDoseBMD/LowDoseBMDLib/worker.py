@@ -233,25 +233,13 @@ def export(folder: Path, job: Job, progress: JobProgress) -> str:
 def _write_results(ct: CTVolume, proposal: Proposal, measurement: Measurement, job: Job, watch: Stopwatch) -> None:
     """The same files as those of the command line, as far as the job asks for them."""
     from .record import to_dict
-    from .report.figures import make_figures
-    from .results import clear_results, software, write_dicom, write_record, write_regions
+    from .results import DICOM_NOT_WRITTEN, software, write_results
 
-    job.out.mkdir(parents=True, exist_ok=True)
-    clear_results(job.out)
-    record = to_dict(measurement, ct.acquisition, software(proposal.networks), proposal.seconds, job.reading)
-    figures, unwritten = {}, []
-    if "segmentation" in job.formats:
-        with watch.stage("segmentation file"):
-            write_regions(job.out, proposal.rois)
-    if {"html", "figures", "print"} & set(job.formats):
-        with watch.stage("pictures"):
-            figures = make_figures(ct, proposal.rois, measurement)
-    if "dicom" in job.formats:
-        with watch.stage("DICOM files"):
-            known = len(record["flags"])
-            record = write_dicom(job.out, job.dicom_files, proposal.rois, record)
-            unwritten = [flag["sentence"] for flag in record["flags"][known:]]
-    write_record(job.out, record, figures, job.formats)
+    record = write_results(
+        job.out, ct, proposal.rois, measurement,
+        lambda: to_dict(measurement, ct.acquisition, software(proposal.networks), proposal.seconds, job.reading), watch,
+        job.formats, dicom=job.dicom_files)
+    unwritten = [flag["sentence"] for flag in record["flags"] if flag["code"] == DICOM_NOT_WRITTEN]
     if unwritten:
         raise ValueError(" ".join([*unwritten, f"Everything else was written to {job.out}."]))
 

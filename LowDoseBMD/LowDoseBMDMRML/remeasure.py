@@ -146,7 +146,12 @@ class LiveMeasurement:
             return self.review.decision
         if self.measurement.status == REFUSED:
             return REFUSED
-        return EDITED if self.rois.edited or self.rois.excluded else MEASURED
+        return EDITED if self.touched else MEASURED
+
+    @property
+    def touched(self) -> bool:
+        """A reader drew, moved or left out something."""
+        return bool(self.rois.edited or self.rois.excluded)
 
     @property
     def locked(self) -> bool:

@@ -6,16 +6,14 @@ import html
 from typing import TYPE_CHECKING
 
 from LowDoseBMDLib.measurement import LOW_BONE_MASS, NORMAL, OSTEOPOROSIS_RANGE
+from LowDoseBMDLib.review import ACCEPTED, REJECTED
+from LowDoseBMDMRML.remeasure import EDITED, MEASURED, REFUSED, STALE
 from slicer.i18n import tr as _
 
 if TYPE_CHECKING:
     from LowDoseBMDLib.flags import Flag
     from LowDoseBMDLib.measurement import Measurement
     from LowDoseBMDLib.review import Review
-
-MEASURED, EDITED, ACCEPTED, REJECTED, REFUSED, STALE = (
-    "measured", "edited", "accepted", "rejected", "refused", "stale")
-"""States of a measurement, as LiveMeasurement.state gives them."""
 
 LEAST_SHOWN_DIFFERENCE_MG_CM3 = 0.5
 """Smaller differences than this round to nothing; both values then stand on the card."""

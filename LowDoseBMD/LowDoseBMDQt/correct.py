@@ -164,7 +164,7 @@ class Corrector:
         return level if level in LEVELS else ""
 
     def _editable(self) -> bool:
-        return self._live is not None and self._live.state not in ("accepted", "rejected")
+        return self._live is not None and not self._live.locked
 
     # --- centres of levels -------------------------------------------------------------------------------------
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import qt
+from LowDoseBMDMRML.remeasure import STALE
 from slicer.i18n import tr as _
 
 if TYPE_CHECKING:
     from .session import Session
 
 FOLDER_SETTING = "LowDoseBMD/ExportFolder"
-STALE = "stale"
 
 REPORT = ("html", "csv", "json", "figures")
 PDF = ("print",)

@@ -220,7 +220,7 @@ class Panel:
             if live.notice:
                 lines.append(_messageHtml(live.notice, False))
             lines.append(cardHtml(live.measurement, live.state, live.automatic_mean_mg_cm3, live.review,
-                                  live.stale_reason, _touched(live)))
+                                  live.stale_reason, live.touched))
         self.ui.cardLabel.text = "".join(lines)
         self.ui.cardFrame.visible = bool(lines)
         self.flags.show(notes(live.measurement) if live is not None and state != RUNNING else [])
@@ -258,7 +258,7 @@ class Panel:
 
     def _wouldLoseEdits(self) -> bool:
         live = self.session.live
-        return live is not None and _touched(live)
+        return live is not None and live.touched
 
     def goTo(self, structure: str) -> None:
         """Centre the views on a structure and preset the editor to it."""
@@ -364,11 +364,6 @@ class Panel:
     def _toggle(self, checkBox: Any) -> None:
         if checkBox.enabled:
             checkBox.checked = not checkBox.checked
-
-
-def _touched(live: Any) -> bool:
-    """A reader drew, moved or left out something."""
-    return bool(live.rois.edited or live.rois.excluded)
 
 
 def _positionOf(live: Any, structure: str) -> tuple[float, float, float] | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from LowDoseBMDLib.review import DECISIONS
+from LowDoseBMDMRML.remeasure import EDITED, MEASURED, REFUSED, STALE
 from slicer.i18n import tr as _
 
-SIGNABLE = frozenset({"measured", "edited"})
-REJECTABLE = SIGNABLE | {"refused", "stale"}
-SIGNED = frozenset({"accepted", "rejected"})
+SIGNABLE = frozenset({MEASURED, EDITED})
+REJECTABLE = SIGNABLE | {REFUSED, STALE}
+SIGNED = frozenset(DECISIONS)
 
 
 class ReviewBox:
