@@ -1,11 +1,10 @@
-"""The command line: demo, measure, batch, agree and cohort. The same code that the window runs."""
+"""The command line: demo, measure, batch; those of many people are in cli_cohort. The same code that the window runs."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import logging
-import os
 import signal
 import sys
 import threading
@@ -15,14 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .cli_cohort import add_cohort_commands
+from .cli_output import MEASURED, SOME_FAILED, UNUSABLE, line, say
 from .inference import DEVICES, ENGINES, Cancelled, Progress, silent
 from .pipeline import EROSIONS
-
-MEASURED, SOME_FAILED, UNUSABLE = 0, 1, 2
-"""Exit status: all measured; some study failed or was refused, or some statistic could not be computed; unusable
-arguments."""
-
-COHORTS = ("literature", "paper-like", "paper-numbers")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,8 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_measure(commands)
     _add_batch(commands)
     _add_demo(commands)
-    _add_agree(commands)
-    _add_cohort(commands)
+    add_cohort_commands(commands)
     return parser
 
 
@@ -129,35 +123,6 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run_demo)
 
 
-def _add_agree(commands: argparse._SubParsersAction) -> None:
-    from .cohort import layout
-
-    parser = commands.add_parser("agree", help="compare measured with QCT densities: statistics, figures and a page",
-                                 formatter_class=argparse.RawDescriptionHelpFormatter,
-                                 epilog=f"columns of COHORT:\n{layout()}")
-    parser.add_argument("cohort", type=Path, help="CSV, one row for each person; columns below")
-    parser.add_argument("-o", "--out", type=Path, help="folder for agreement.html, agreement.json, Table 1 and Figures 2-7")
-    parser.add_argument("--columns", default="", metavar="OURS=THEIRS,...",
-                        help="what the file calls a column, for example reference=QCT,measured=AI")
-    parser.add_argument("--template", action="store_true", help="write an empty COHORT with all columns, and stop")
-    parser.add_argument("--json", action="store_true", help="the content of agreement.json on standard output")
-    parser.add_argument("--verbose", action="store_true")
-    parser.set_defaults(run=run_agree)
-
-
-def _add_cohort(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("cohort", help="draw a synthetic cohort of numbers, to try agree without patients")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="the CSV file to write")
-    parser.add_argument("--count", type=int, help="how many people, 1406 without it")
-    parser.add_argument("--seed", type=int, default=1, help="another seed draws other people")
-    parser.add_argument("--kind", choices=COHORTS, default=COHORTS[0],
-                        help="literature: HU of bone, muscle and fat scatter as published, densities by the two-point line "
-                             "(default); paper-like: the same with what could explain the paper's result; paper-numbers: "
-                             "no HU, 1406 pairs of densities drawn to the paper's means, SDs and correlation")
-    parser.add_argument("--verbose", action="store_true")
-    parser.set_defaults(run=run_cohort)
-
-
 def settings_from(options: argparse.Namespace) -> Any:
     """Settings of a study from parsed options; raises ValueError when a given file cannot be used."""
     from .calibration import load_calibration
@@ -176,7 +141,7 @@ def settings_from(options: argparse.Namespace) -> Any:
 def progress_for(options: argparse.Namespace) -> Progress:
     """Progress to standard error on a terminal, as JSON lines with --json, else none."""
     if options.json:
-        return lambda stage, part: _line({"progress": stage, "fraction": round(part, 3)})
+        return lambda stage, part: line({"progress": stage, "fraction": round(part, 3)})
     if sys.stderr.isatty():
         return lambda stage, part: print(f"\r\033[K{stage} {100 * part:3.0f} %", end="", file=sys.stderr, flush=True)
     return silent
@@ -199,7 +164,7 @@ def run_batch(options: argparse.Namespace) -> int:
     from .batch import run_studies
 
     rows = run_studies(options.studies, options.out, settings_from(options),
-                       lambda row: _line(row) if options.json else print(_batch_row(row)))
+                       lambda row: line(row) if options.json else print(_batch_row(row)))
     return MEASURED if rows and all(row["status"] == "measured" for row in rows) else SOME_FAILED
 
 
@@ -217,7 +182,7 @@ def run_demo(options: argparse.Namespace) -> int:
         out = options.out if options.count == 1 else options.out / f"phantom-{seed}"
         record, rows = demo.measure_phantom(seed, out, settings_from(options), progress_for(options))
         if options.json:
-            _line({**record, "phantom": rows})
+            line({**record, "phantom": rows})
         else:
             _clear_progress()
             print(demo.table(seed, rows, record))
@@ -227,61 +192,10 @@ def run_demo(options: argparse.Namespace) -> int:
     return worst
 
 
-def run_agree(options: argparse.Namespace) -> int:
-    """``lowdosebmd agree``."""
-    from .cohort import parse_columns, read_cohort, template
-
-    if options.template:
-        _refuse_existing(options.cohort)
-        template(options.cohort)
-        print(f"Template: {options.cohort}. Remove its example rows.")
-        return MEASURED
-    if options.out is None:
-        raise ValueError("agree needs a folder for its results; give one with -o")
-    from .report.agreement import summary, write_agreement
-
-    cohort = read_cohort(options.cohort, parse_columns(options.columns))
-    record = write_agreement(cohort, options.out, options.cohort.name)
-    if options.json:
-        _say(json.dumps(record))
-    else:
-        _say(f"{summary(record)}\nReport: {options.out / 'agreement.html'}")
-    return SOME_FAILED if any(found["reasons"] for found in record["sets"].values()) else MEASURED
-
-
-def run_cohort(options: argparse.Namespace) -> int:
-    """``lowdosebmd cohort``."""
-    from . import cohort_synthesis as synthesis
-    from .cohort import write_cohort
-
-    _refuse_existing(options.out)
-    count = synthesis.PAPER_COUNT if options.count is None else options.count
-    if options.kind == "paper-numbers":
-        if count != synthesis.PAPER_COUNT:
-            raise ValueError(f"--kind paper-numbers always draws {synthesis.PAPER_COUNT} people; leave --count out")
-        cohort = synthesis.paper_cohort(options.seed)
-    elif options.kind == "paper-like":
-        cohort = synthesis.synthetic_cohort(count, options.seed, synthesis.PAPER_SCATTER, (synthesis.PAPER_SCANNER,))
-    else:
-        cohort = synthesis.synthetic_cohort(count, options.seed)
-    write_cohort(options.out, cohort)
-    _say(f"{len(cohort)} synthetic people: {options.out}")
-    return MEASURED
-
-
-def _refuse_existing(path: Path) -> None:
-    if path.exists():
-        raise ValueError(f"{path} exists already; remove it or choose another name")
-
-
 def _ask(question: str) -> bool:
     if not sys.stdin.isatty():
         return False
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
-
-
-def _line(row: dict[str, Any]) -> None:
-    print(json.dumps(row), flush=True)
 
 
 def _clear_progress() -> None:
@@ -292,18 +206,10 @@ def _clear_progress() -> None:
 def _show(record: dict[str, Any], options: argparse.Namespace) -> None:
     """The results lie on disk by now: a reader of the output that has left, as ``head`` does, is no failure."""
     if options.json:
-        _say(json.dumps(record))
+        say(json.dumps(record))
         return
     _clear_progress()
-    _say(f"{summary(record)}\nReport: {options.out / 'report.html'}")
-
-
-def _say(text: str) -> None:
-    """Print what a reader of the output may no longer wait for."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    say(f"{summary(record)}\nReport: {options.out / 'report.html'}")
 
 
 def summary(record: dict[str, Any]) -> str:

@@ -1,0 +1,25 @@
+"""What the commands print, and their exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+MEASURED, SOME_FAILED, UNUSABLE = 0, 1, 2
+"""Exit status: all measured; some study failed or was refused, or some statistic could not be computed; unusable
+arguments."""
+
+
+def line(row: dict[str, Any]) -> None:
+    """One JSON object as a line of standard output."""
+    print(json.dumps(row), flush=True)
+
+
+def say(text: str) -> None:
+    """Print what a reader of the output may no longer wait for."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
