@@ -214,6 +214,8 @@ def _show(record: dict[str, Any], options: argparse.Namespace) -> None:
 
 def summary(record: dict[str, Any]) -> str:
     """The result in a few lines of text, flags included."""
+    from .report.tables import TISSUES
+
     lines = []
     if record["status"] == "measured":
         low, high = record["mean_vbmd_ci95"]
@@ -231,8 +233,8 @@ def summary(record: dict[str, Any]) -> str:
         else:
             hu = f"; {level['hu_mean']:.1f} HU" if level["hu_mean"] is not None else ""
             lines.append(f"  {level['name']:<4} not measured: {level['reason'] or 'no vBMD without muscle and fat'}{hu}")
-    for name in ("muscle", "fat"):
-        if record[name]:
+    for name in TISSUES:
+        if record.get(name):
             lines.append(f"  {name:<6} {record[name]['hu_mean']:6.1f} HU  {record[name]['volume_mm3'] / 1000:5.1f} cm3")
     order = ["refused", "limited", "caution", "info"]
     for flag in sorted(record["flags"], key=lambda flag: order.index(flag["severity"])):

@@ -89,7 +89,7 @@ class LevelMeasurement:
 
 @dataclass(frozen=True)
 class TissueMeasurement:
-    """A reference tissue: the pooled regions in ``structures``. side_hu: mean HU of each of them."""
+    """Muscle, fat or blood: the pooled regions in ``structures``. side_hu: mean HU of each of them."""
 
     structures: tuple[str, ...]
     hu_mean: float
@@ -108,7 +108,7 @@ class Measurement:
     levels: T12, L1, L2, always all three. mean_of: the levels of the mean. category: NORMAL, LOW_BONE_MASS or
     OSTEOPOROSIS_RANGE; category_provisional while the calibration is not a site's own. p_below_80: probability
     that the true mean lies below 80 mg/cm3. flags: those of the Rois first, then what was found here. edited: what a
-    reader changed, as in Rois, sorted.
+    reader changed, as in Rois, sorted. aorta: tells of contrast and, without it, of the scanner; no vBMD rests on it.
     """
 
     status: str
@@ -126,6 +126,7 @@ class Measurement:
     flags: tuple[Flag, ...] = ()
     erosion: str = "physical"
     edited: tuple[str, ...] = ()
+    aorta: TissueMeasurement | None = None
 
     def level(self, name: str) -> LevelMeasurement | None:
         return next((entry for entry in self.levels if entry.name == name), None)
@@ -143,6 +144,7 @@ def measure(ct: CTVolume, rois: Rois, calibration: Calibration) -> Measurement:
                          f"{ct.hu.shape} or elsewhere; resample the regions to the CT first")
     muscle = _muscle(ct, rois)
     fat = _fat(ct, rois)
+    aorta = _tissue(ct, rois, ("aorta",))
     levels = tuple(_level(ct, rois, name) for name in LEVELS)
     mean_of = choose_levels(tuple(level.name for level in levels if level.measured and not level.excluded))
     refusals = (*_refusals(levels, muscle, fat), *_unknown_level(rois, mean_of))
@@ -150,10 +152,10 @@ def measure(ct: CTVolume, rois: Rois, calibration: Calibration) -> Measurement:
         levels = tuple(_with_vbmd(level, muscle, fat, calibration, mean_of) for level in levels)
     bare = Measurement("refused" if refusals else "measured", levels, muscle, fat, calibration,
                        category_provisional=calibration.provisional or _voltage_mismatch(ct, calibration),
-                       erosion=rois.erosion, edited=tuple(sorted(rois.edited)))
+                       erosion=rois.erosion, edited=tuple(sorted(rois.edited)), aorta=aorta)
     result = bare if refusals else _with_mean(bare, mean_of)
     found = (*refusals, *_result_flags(result), *_voltage_flags(ct, calibration),
-             *quality.assess(ct, rois, levels, muscle, fat))
+             *quality.assess(ct, rois, levels, muscle, fat, aorta))
     return replace(result, flags=_merge(tuple(f for f in rois.flags if not _superseded(f, rois.edited)), found))
 
 

@@ -18,7 +18,7 @@ from .anatomy import LEVELS
 from .ctvolume import CTVolume
 from .flags import Flag, Severity
 from .rois import LevelFinding, Mask, Rois
-from .roistats import clip, hu_inside
+from .roistats import clip
 from .vertebrae import EROSION_MM
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ CONTRAST_HU = 100.0
 CONTRAST_POSSIBLE_HU = 70.0
 """Blood without contrast reads 30-60 HU; exclusion limits in use lie at 70-100 HU in the aorta. With contrast bone
 rises by about 12 %, psoas by 18-26 %."""
-LEAST_VESSEL_MM3 = 500.0
-"""Less of the aorta than 0.5 cm3 says nothing of contrast (judgement)."""
 
 METAL_HU = 2000.0
 """Sharp kernels bring cortical bone to about 1400 HU and dense renal contrast beyond 1000; metal exceeds 2000."""
@@ -73,25 +71,21 @@ same in both, does not count. Real scan: 0-0.004 in clean cores, 0.04-0.14 with 
 
 
 def assess(ct: CTVolume, rois: Rois, levels: tuple[LevelMeasurement, ...], muscle: TissueMeasurement | None,
-           fat: TissueMeasurement | None) -> tuple[Flag, ...]:
-    """Every quality flag of the current regions. levels, muscle, fat: as measured on this ct and rois.
+           fat: TissueMeasurement | None, aorta: TissueMeasurement | None) -> tuple[Flag, ...]:
+    """Every quality flag of the current regions. levels, muscle, fat, aorta: as measured on this ct and rois.
 
     Findings at a level that is not part of the mean are at most CAUTION: they do not bear on the mean.
     """
-    flags = [*_contrast(ct, rois), *_muscle(muscle), *_fat(fat), *_disagreement(levels)]
+    flags = [*_contrast(aorta), *_muscle(muscle), *_fat(fat), *_disagreement(levels)]
     for level in levels:
         flags += _level(ct, rois, level)
     return (*flags, *_crushed(rois, levels))
 
 
-def _contrast(ct: CTVolume, rois: Rois) -> list[Flag]:
-    aorta = rois.masks.get("aorta")
+def _contrast(aorta: TissueMeasurement | None) -> list[Flag]:
     if aorta is None:
         return []
-    hu = hu_inside(ct, aorta)
-    if hu.size * ct.geometry.voxel_volume_mm3 < LEAST_VESSEL_MM3:
-        return []
-    blood = float(hu.mean())
+    blood = aorta.hu_mean
     if blood > CONTRAST_HU:
         return [Flag("contrast", Severity.CAUTION, f"The aorta reads {blood:.0f} HU: intravenous contrast was given. "
                      "Bone HU read high (about 12 %), muscle HU too (about 20 %); the two only partly cancel, so vBMD "

@@ -32,7 +32,7 @@ def to_dict(measurement: Measurement, acquisition: Acquisition, software: Mappin
     Fields: schema_version; status (measured, refused); levels[]: name, complete, used, hu_mean, hu_sd,
     hu_median, hu_se, volume_mm3, kept_fraction (0..1), vbmd_mg_cm3, vbmd_sd_mg_cm3, vbmd_ci95 [low, high],
     centre_lps_mm [x, y, z], confidence (0..1), reason (why not measured, or empty), edited (by a reader), excluded (why a
-    reader left it out of the mean, or empty); muscle and fat:
+    reader left it out of the mean, or empty); muscle, fat and aorta (which no vBMD rests on):
     structures[], hu_mean, hu_sd, hu_median, hu_se, volume_mm3, side_hu {structure: HU};
     mean_vbmd_mg_cm3, mean_vbmd_sd_mg_cm3, mean_vbmd_ci95, mean_of[]; category (normal, low_bone_mass,
     osteoporosis_range), category_provisional, p_below_80, limits_mg_cm3 [80, 120]; calibration: as in a
@@ -49,6 +49,7 @@ def to_dict(measurement: Measurement, acquisition: Acquisition, software: Mappin
         "levels": [_level_dict(level) for level in measurement.levels],
         "muscle": _tissue_dict(measurement.muscle),
         "fat": _tissue_dict(measurement.fat),
+        "aorta": _tissue_dict(measurement.aorta),
         "mean_vbmd_mg_cm3": _rounded(measurement.mean_vbmd_mg_cm3),
         "mean_vbmd_sd_mg_cm3": _rounded(measurement.mean_vbmd_sd_mg_cm3),
         "mean_vbmd_ci95": _rounded(measurement.mean_vbmd_ci95),

@@ -282,6 +282,17 @@ def test_json_is_plain_and_complete() -> None:
     assert data["acquisition"]["kvp"] == 120.0
     assert {"code", "severity", "sentence", "level", "position_lps_mm"} == data["flags"][0].keys()
     assert data["muscle"]["side_hu"] == {"psoas_left": 50.0, "psoas_right": 50.0}
+    assert (data["aorta"]["hu_mean"], data["aorta"]["structures"]) == (40.0, ["aorta"])
+
+
+def test_the_aorta_is_kept_and_moves_no_number() -> None:
+    """36 voxels in a slice of 40, 4.5 mm3 each; one of 27 voxels is too small to speak of blood."""
+    with_aorta = measure(torso.ct(), torso.rois(), CALIBRATION)
+    without = measure(torso.ct(), torso.without(torso.rois(), "aorta"), CALIBRATION)
+    assert with_aorta.aorta.volume_mm3 == pytest.approx(36 * 40 * 4.5)
+    assert replace(with_aorta, aorta=None) == without
+    speck = torso.rois().with_masks({"aorta": torso.box((20, 14, 38), (3, 3, 3))})
+    assert measure(torso.ct(), speck, CALIBRATION).aorta is None
 
 
 def test_json_of_a_refusal_holds_null_not_nan() -> None:

@@ -229,7 +229,7 @@ def test_table_holds_the_numbers_of_the_record(tmp_path: Path) -> None:
     record = as_record(measured(**torso.incomplete("L2")))
     write_csv(tmp_path / "a.csv", record)
     rows = {row["region"]: row for row in read_rows(tmp_path / "a.csv")}
-    assert list(rows) == ["mean", "T12", "L1", "L2", "muscle", "fat"]
+    assert list(rows) == ["mean", "T12", "L1", "L2", "muscle", "fat", "aorta"]
     assert tuple(rows["mean"]) == COLUMNS
     assert float(rows["L1"]["hu_mean"]) == 130.0
     assert float(rows["fat"]["hu_mean"]) == -100.0, "a negative number stays a number"
@@ -261,7 +261,7 @@ def test_a_carriage_return_does_not_break_the_row(tmp_path: Path) -> None:
     record["levels"][0]["reason"] = "one\rtwo\r\n=three"
     write_csv(tmp_path / "a.csv", record)
     rows = list(read_rows(tmp_path / "a.csv"))
-    assert len(rows) == 6 and rows[1]["note"] == "one\ntwo\n=three"
+    assert len(rows) == 7 and rows[1]["note"] == "one\ntwo\n=three"
 
 
 def test_harmless_text_stays() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from ..headers import age_text
 from ..record import SCHEMA_VERSION
 from .figures import captions
+from .tables import TISSUES
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -90,7 +91,7 @@ def _view(record: Mapping[str, Any], figures: Mapping[str, bytes]) -> dict[str, 
         "next_steps": NEXT_STEPS,
         "flags": _flags(record),
         "levels": [_level(record, level) for level in record["levels"]],
-        "tissues": [_tissue(name, record[name]) for name in ("muscle", "fat") if record.get(name)],
+        "tissues": [_tissue(name, record[name]) for name in TISSUES if record.get(name)],
         "figures": _figures(figures),
         "facts": [*([("Reader", _reader(record))] if _read(record) else []),
                   ("Acquisition", _acquisition(acquisition)), ("Method", _method(record)),

@@ -1,4 +1,4 @@
-"""A measurement as JSON and as a table: one row for the mean, each level, muscle and fat."""
+"""A measurement as JSON and as a table: one row for the mean, each level, muscle, fat and aorta."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ COLUMNS: tuple[str, ...] = (
 )
 """Columns of measurement.csv. kept_fraction and p_below_80_mg_cm3 are 0..1; flags are codes; note says which levels
 or regions a row is made of, or why there is no value."""
+
+TISSUES = ("muscle", "fat", "aorta")
+"""Fields of the record that hold a tissue, in reading order; a record of an earlier version has no aorta."""
 
 FORMULA_STARTS = ("=", "+", "-", "@")
 """A cell that begins so is run as a formula by spreadsheet programs, also behind white space."""
@@ -53,9 +56,9 @@ def write_csv(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def table_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows in reading order: mean, levels, then muscle and fat when they were found."""
+    """The rows in reading order: mean, levels, then muscle, fat and aorta when they were found."""
     return [_mean_row(record), *(_level_row(record, level) for level in record["levels"]),
-            *(_tissue_row(name, record[name]) for name in ("muscle", "fat") if record[name])]
+            *(_tissue_row(name, record[name]) for name in TISSUES if record.get(name))]
 
 
 def _mean_row(record: Mapping[str, Any]) -> dict[str, Any]:
