@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +31,7 @@ LEAST_DENSITY_MG_CM3 = 5.0
 EXAMPLES = ("example-1", "example-2")
 """Ids of the template's rows. A file that still holds them is refused: their numbers are nobody's."""
 
+REQUIRED = tuple(column.name for column in COLUMNS if column.required)
 _AS_NAMED: Mapping[str, str] = MappingProxyType({})
 
 
@@ -43,8 +44,9 @@ class Cohort:
     """N people, one entry each in every array of shape (N,). Unknown is NaN in numbers and "" in texts.
 
     id: without identity, no two alike. split: "training" or "test". sex: "F", "M" or "". Densities on the K2HPO4
-    scale: reference by QCT, measured by this program. spine_hu: mean of the levels measured. synthetic: True for a
-    person drawn by this program, not scanned. Raises ValueError naming an array of another shape.
+    scale: reference by QCT, measured by this program. spine_hu: mean of the levels measured; *_se_hu: standard errors
+    of the three means. scan_date: ISO. synthetic: True for a person drawn by this program, not scanned. Raises
+    ValueError naming an array of another shape.
     """
 
     id: np.ndarray
@@ -58,8 +60,13 @@ class Cohort:
     spine_hu: np.ndarray
     muscle_hu: np.ndarray
     fat_hu: np.ndarray
+    spine_se_hu: np.ndarray
+    muscle_se_hu: np.ndarray
+    fat_se_hu: np.ndarray
     kvp: np.ndarray
     scanner: np.ndarray
+    kernel: np.ndarray
+    scan_date: np.ndarray
     synthetic: np.ndarray
 
     def __post_init__(self) -> None:
@@ -119,16 +126,18 @@ def parse_columns(text: str) -> dict[str, str]:
     return mapping
 
 
-def read_cohort(path: str | Path, columns: Mapping[str, str] = _AS_NAMED) -> Cohort:
+def read_cohort(path: str | Path, columns: Mapping[str, str] = _AS_NAMED,
+                needed: Collection[str] = REQUIRED) -> Cohort:
     """Read a cohort file: CSV in UTF-8, one header row, one row a person; the columns are those of layout().
 
     columns: our name of a column, with or without its unit -> its name in this file. Names match whatever their
-    case. Without a column split everybody is "test"; cells empty or NA are unknown. Columns that are not ours are
-    passed over and logged. Raises CohortError naming the rows and columns that are wrong; OSError if unreadable.
+    case. needed: columns that the file must have. Without a column split everybody is "test"; cells empty or NA are
+    unknown. Columns that are not ours are passed over and logged. Raises CohortError naming the rows and columns that
+    are wrong; OSError if unreadable.
     """
     path = Path(path)
     try:
-        return _cohort_of(_table(path.read_bytes()), columns)
+        return _cohort_of(_table(path.read_bytes()), columns, needed)
     except ValueError as error:
         raise CohortError(f"{path.name}: {error}") from error
 
@@ -186,8 +195,8 @@ def _rows(text: str, delimiter: str) -> list[_Row]:
         raise ValueError(f"line {reader.line_num} is not CSV ({error}); is a quote left open?") from error
 
 
-def _cohort_of(table: _Table, columns: Mapping[str, str]) -> Cohort:
-    places = _places(table.header, columns)
+def _cohort_of(table: _Table, columns: Mapping[str, str], needed: Collection[str]) -> Cohort:
+    places = _places(table.header, columns, needed)
     known: dict[str, list[Any]] = {}
     problems: list[_Problem] = []
     for name, place in places.items():
@@ -199,12 +208,12 @@ def _cohort_of(table: _Table, columns: Mapping[str, str]) -> Cohort:
                 problems.append(_Problem(number, f"column {table.header[place]!r}: {error}"))
     _refuse([*problems, *([] if problems else _wrong_ids(known["id"], table.rows))])
     cohort = Cohort.of(**known)
-    for name in ("reference_mg_cm3", "measured_mg_cm3"):
+    for name in {"reference_mg_cm3", "measured_mg_cm3"} & places.keys():
         _check_unit(getattr(cohort, name), table.header[places[name]])
     return cohort
 
 
-def _places(header: list[str], columns: Mapping[str, str]) -> dict[str, int]:
+def _places(header: list[str], columns: Mapping[str, str], needed: Collection[str]) -> dict[str, int]:
     """Our columns -> their places in the header."""
     folded = [name.casefold() for name in header]
     if double := next((name for name in folded if name and folded.count(name) > 1), None):
@@ -216,7 +225,7 @@ def _places(header: list[str], columns: Mapping[str, str]) -> dict[str, int]:
         place = next((folded.index(name.strip().casefold()) for name in names if name.strip().casefold() in folded), None)
         if place is not None:
             places[column.name] = place
-        elif column.required or column.name in given:
+        elif column.name in needed or column.name in given:
             raise ValueError(f"there is no column {names[0]!r} among {', '.join(filter(None, header))}; name the file's "
                              f"column for it, as in {column.short}=NAME")
     _check_used_once(places, header)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 
@@ -16,6 +17,8 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "."})
 """Cells that say unknown, in lower case."""
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+
+_UNIT = re.compile("_(years|cm|kg|mg_cm3|hu)$")
 
 _WORDS: dict[str, dict[str, str | bool]] = {
     "split": {"training": "training", "train": "training", "训练集": "training", "test": "test", "testing": "test",
@@ -41,7 +44,7 @@ class Column:
     @property
     def short(self) -> str:
         """The name without its unit."""
-        return self.name.partition("_")[0]
+        return _UNIT.sub("", self.name)
 
     @property
     def is_number(self) -> bool:
@@ -84,8 +87,13 @@ COLUMNS: tuple[Column, ...] = (
     _number("spine_hu", "trabecular bone, mean of the vertebrae, HU", "147.1", -200, 1000),
     _number("muscle_hu", "psoas muscle, HU", "54.3", -100, 200),
     _number("fat_hu", "subcutaneous fat, HU", "-104.8", -200, 0),
+    _number("spine_se_hu", "standard error of spine_hu, HU", "1.1", 0, 100),
+    _number("muscle_se_hu", "standard error of muscle_hu, HU", "0.9", 0, 100),
+    _number("fat_se_hu", "standard error of fat_hu, HU", "0.6", 0, 100),
     _number("kvp", "tube voltage in kV", "120", 40, 200),
     Column("scanner", "scanner, in any words that tell one from the other", "CT 1"),
+    Column("kernel", "reconstruction kernel, as the scanner calls it", "B30f"),
+    Column("scan_date", "day of the scan as year-month-day", "2026-03-31"),
     Column("synthetic", "yes for a person drawn by a program, not scanned; otherwise no or empty", "no"),
 )
 """In the order in which they are written. The limits are far outside what lives, so that only slips are refused:
@@ -112,6 +120,8 @@ def parse_cell(column: Column, cell: str, decimal_comma: bool) -> str | float | 
         return without_apostrophe(text)
     if column.name in _WORDS:
         return _parse_word(column, text)
+    if column.name == "scan_date":
+        return "" if text.casefold() in MISSING else _parse_date(text)
     return "" if text.casefold() in MISSING else without_apostrophe(text)
 
 
@@ -129,6 +139,13 @@ def _parse_number(column: Column, text: str, decimal_comma: bool) -> float:
     if not column.lowest <= value <= column.highest:
         raise ValueError(f"{text} is not between {column.lowest:g} and {column.highest:g} ({column.meaning})")
     return value
+
+
+def _parse_date(text: str) -> str:
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise ValueError(f"{text!r} is not a day; write it as 2026-03-31") from None
 
 
 def _parse_word(column: Column, text: str) -> str | bool:

@@ -175,6 +175,22 @@ def test_no_mapping_in_words_is_none() -> None:
     assert parse_columns("") == {} and parse_columns("id=a=b") == {"id": "a=b"}
 
 
+def test_day_kernel_and_standard_errors_are_read(tmp_path: Path) -> None:
+    cohort = read_cohort(a_file(tmp_path, "id,reference,measured,spine,spine_se,kernel,scan_date\n"
+                                          "1,100,90,120,1.5,B30f,20260331\n2,110,95,130,,,\n"))
+    assert cohort.spine_se_hu[0] == 1.5 and np.isnan(cohort.spine_se_hu[1])
+    assert cohort.kernel.tolist() == ["B30f", ""] and cohort.scan_date.tolist() == ["2026-03-31", ""]
+    text = complaint(tmp_path, "id,reference,measured,scan_date\n1,100,90,31.3.2026\n")
+    assert "row 2 column 'scan_date': '31.3.2026' is not a day; write it as 2026-03-31" in text
+
+
+def test_only_the_columns_that_a_use_needs_must_be_there(tmp_path: Path) -> None:
+    path = a_file(tmp_path, "id,reference,spine\n1,100,120\n")
+    assert read_cohort(path, needed=("id", "reference_mg_cm3")).spine_hu.tolist() == [120]
+    with pytest.raises(CohortError, match="there is no column 'fat_hu'"):
+        read_cohort(path, needed=("id", "fat_hu"))
+
+
 # Writing
 
 def test_what_is_written_comes_back_alike(tmp_path: Path) -> None:
