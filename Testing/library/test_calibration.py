@@ -101,11 +101,11 @@ def test_a_saved_calibration_comes_back_equal(tmp_path) -> None:
     assert load_calibration(path) == FITTED
     assert [entry.name for entry in tmp_path.iterdir()] == ["site.json"]
     data = json.loads(path.read_text())
-    assert (data["schema_version"], data["kind"], data["unit"]) == (1, "two_point", "K2HPO4")
+    assert (data["schema_version"], data["kind"], data["unit"]) == (2, "two_point", "K2HPO4")
 
 
 @pytest.mark.parametrize(("field", "value"), [
-    ("schema_version", 2), ("schema_version", None), ("kind", "spline"), ("kind", ["two_point"]),
+    ("schema_version", 3), ("schema_version", None), ("schema_version", True), ("kind", "spline"), ("kind", ["two_point"]),
     ("muscle_mg_cm3", float("nan")), ("fat_variance", float("inf")), ("muscle_mg_cm3", "50"), ("kvp", True),
     ("muscle_mg_cm3", -82.0), ("unit", "HA"), ("muscle_variance", -1.0), ("covariance", 13.0),
     ("status", "trusted"), ("cohort_size", 0), ("cohort_size", 10.5), ("scanner", None), ("kvp", 0.0),
