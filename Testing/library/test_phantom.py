@@ -73,6 +73,51 @@ def test_given_densities_are_kept() -> None:
         (143 - 66) * (phantom.truth.muscle_hu - phantom.truth.fat_hu) / 128.0, abs=4.0)
 
 
+ON_A_LINE = replace(LOIN, spacing_mm=(1.2, 1.2, 1.5), mean_vbmd_mg_cm3=90.0, muscle_hu=48.0, fat_hu=-110.0,
+                    scanner_line=(0.8, 8.0), trabecular_shift_hu=5.0)
+
+
+def test_bodies_follow_the_scanner_and_not_the_muscle() -> None:
+    """(90 - 8) / 0.8 + 5 = 107.5 HU for the mean of L1 and L2, with any muscle; muscle and fat read what was asked."""
+    for muscle_hu in (48.0, 60.0):
+        phantom = make_phantom(replace(ON_A_LINE, muscle_hu=muscle_hu))
+        truth = phantom.truth
+        assert (truth.vbmd_mg_cm3["L1"] + truth.vbmd_mg_cm3["L2"]) / 2 == pytest.approx(90.0)
+        assert (truth.trabecular_hu["L1"] + truth.trabecular_hu["L2"]) / 2 == pytest.approx(107.5)
+        assert np.mean([core(phantom, level).mean() for level in ("L1", "L2")]) == pytest.approx(107.5, abs=3.0)
+        assert (truth.muscle_hu, truth.fat_hu) == (muscle_hu, -110.0)
+        assert deep_hu(phantom, "psoas_left", "psoas_right").mean() == pytest.approx(muscle_hu, abs=1.0)
+        assert deep_hu(phantom, "subcutaneous_fat").mean() == pytest.approx(-110.0, abs=1.0)
+
+
+def test_no_two_point_densities_are_claimed_for_a_scanner_line() -> None:
+    truth = make_phantom(replace(ON_A_LINE, spacing_mm=(3.0, 3.0, 4.0))).truth
+    assert (truth.muscle_mg_cm3, truth.fat_mg_cm3) == (None, None)
+
+
+def test_given_muscle_and_fat_keep_the_two_point_line_exact() -> None:
+    physique = draw_physique(PhantomSpec(seed=2, muscle_hu=40.0, fat_hu=-100.0, vbmd_mg_cm3={"L1": 50.0, "L2": -78.0}))
+    assert physique.trabecular_hu["L1"] == pytest.approx(40.0)
+    assert physique.trabecular_hu["L2"] == pytest.approx(-100.0)
+
+
+def test_what_is_given_moves_no_other_draw() -> None:
+    plain = draw_physique(PhantomSpec(seed=2))
+    given = draw_physique(PhantomSpec(seed=2, muscle_hu=40.0, mean_vbmd_mg_cm3=100.0, scanner_line=(0.8, 8.0)))
+    for name in ("scale", "kyphosis_deg", "curvature_deg", "fat_mm", "osteophytes"):
+        assert getattr(plain, name) == getattr(given, name)
+    assert {name: hu for name, hu in plain.hu.items() if name not in ("muscle", "paraspinal")} == \
+        {name: hu for name, hu in given.hu.items() if name not in ("muscle", "paraspinal")}
+
+
+def test_phantoms_of_earlier_versions_are_the_same_person() -> None:
+    """Drawn by the first version, which had no scanner line."""
+    physique = draw_physique(PhantomSpec(seed=4))
+    assert physique.vbmd_mg_cm3["L1"] == pytest.approx(75.69086055838798)
+    assert physique.hu["muscle"] == pytest.approx(54.04071960142535)
+    assert physique.trabecular_hu["L1"] == pytest.approx(84.9374487444625)
+
+
 def test_centres_and_labels_agree(loin: Phantom) -> None:
     for level, centre in loin.truth.centres_lps_mm.items():
         if loin.truth.complete[level]:
@@ -204,7 +249,8 @@ def test_density_falls_with_age_as_in_people() -> None:
 @pytest.mark.parametrize(("wrong", "said"), [
     ({"sex": "x"}, "sex"), ({"kernel": "bone"}, "kernel"), ({"scan_bottom": ("S1", 0.5)}, "S1"),
     ({"vbmd_mg_cm3": {"C1": 100.0}}, "C1"), ({"spacing_mm": (1.0, 0.0, 1.0)}, "spacing_mm"),
-    ({"noise_hu": -1.0}, "noise_hu"),
+    ({"noise_hu": -1.0}, "noise_hu"), ({"scanner_line": (0.0, 8.0)}, "scanner_line"),
+    ({"trabecular_shift_hu": 4.0}, "trabecular_shift_hu"), ({"muscle_hu": -110.0, "fat_hu": -100.0}, "muscle_hu"),
 ])
 def test_wrong_specifications_are_named(wrong: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):

@@ -27,8 +27,9 @@ def make_phantom(spec: PhantomSpec) -> Phantom:
     """A synthetic chest CT of one person.
 
     The same specification always gives the same phantom. The bodies' mean HU (5.5 mm inside their surface)
-    and the densities of the truth lie on the two-point line v = MD + (S - M)(MD - FD)/(M - F) with the
-    default constants of ``calibration``. Raises ValueError for a scan whose top is not above its bottom.
+    and the densities of the truth lie on the specification's scanner_line or, without one, on the two-point line
+    v = MD + (S - M)(MD - FD)/(M - F) with the default constants of ``calibration``. Raises ValueError for a scan
+    whose top is not above its bottom.
     """
     physique = draw_physique(spec)
     rng = stream(spec, "anatomy")

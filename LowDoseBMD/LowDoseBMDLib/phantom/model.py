@@ -24,7 +24,13 @@ class PhantomSpec:
     apices. osteophytes: 0..1. contrast: HU added to arteries, or True for 180 HU. metal: pedicle screws in L2.
     noise_hu: SD of the noise in the centre of the abdomen. kernel: "soft" or "lung". scale: body size, 1 is
     the average of that sex. vbmd_mg_cm3: by level; levels not named are drawn from age and sex. humeri: heads
-    of the humeri of raised arms. couch: the table under the patient.
+    of the humeri of raised arms. couch: the table under the patient. mean_vbmd_mg_cm3: of L1 and L2, which moves
+    the levels that vbmd_mg_cm3 does not name. muscle_hu, fat_hu: of psoas and subcutaneous fat.
+
+    scanner_line: (slope in mg/cm3 per HU, intercept in mg/cm3) of a scanner, whose trabecular HU are
+    (vBMD - intercept) / slope + trabecular_shift_hu, whatever muscle and fat read. None: trabecular HU follow from
+    muscle and fat, so that the two-point line is exact. trabecular_shift_hu: what an offset of the scanner, marrow
+    or sclerosis add to bone of one density. Raises ValueError naming what cannot be.
     """
 
     age: float = 60.0
@@ -45,6 +51,11 @@ class PhantomSpec:
     vbmd_mg_cm3: Mapping[str, float] | None = None
     humeri: bool | None = None
     couch: bool = True
+    mean_vbmd_mg_cm3: float | None = None
+    muscle_hu: float | None = None
+    fat_hu: float | None = None
+    scanner_line: tuple[float, float] | None = None
+    trabecular_shift_hu: float = 0.0
 
     def __post_init__(self) -> None:
         if self.sex not in ("f", "m"):
@@ -59,6 +70,15 @@ class PhantomSpec:
                       *(self.vbmd_mg_cm3 or ())):
             if level not in SPINE[5:]:
                 raise ValueError(f"level {level!r} is not one of C6 to L5")
+        self._check_scanner()
+
+    def _check_scanner(self) -> None:
+        if self.scanner_line is not None and not self.scanner_line[0] > 0:
+            raise ValueError(f"scanner_line is (slope, intercept) with a slope above 0, not {self.scanner_line}")
+        if self.scanner_line is None and self.trabecular_shift_hu:
+            raise ValueError(f"trabecular_shift_hu is {self.trabecular_shift_hu} without a scanner_line to shift from")
+        if None not in (self.muscle_hu, self.fat_hu) and self.muscle_hu <= self.fat_hu:
+            raise ValueError(f"muscle_hu {self.muscle_hu} must be above fat_hu {self.fat_hu}")
 
     @property
     def contrast_hu(self) -> float:
@@ -73,7 +93,7 @@ class PhantomTruth:
     vbmd_mg_cm3: trabecular vBMD of those of T12, L1, L2 whose body is in the scan, whole or cut. trabecular_hu,
     centres_lps_mm (centre of mass of the body, also when cut off) and complete: every vertebra whose body is in
     the scan at least in part. muscle_hu, fat_hu: HU of psoas and subcutaneous fat. muscle_mg_cm3,
-    fat_mg_cm3: the densities with which the two-point line is exact.
+    fat_mg_cm3: the densities with which the two-point line is exact; None with a scanner_line, where none are.
     """
 
     vbmd_mg_cm3: dict[str, float]
@@ -82,8 +102,8 @@ class PhantomTruth:
     complete: dict[str, bool]
     muscle_hu: float
     fat_hu: float
-    muscle_mg_cm3: float
-    fat_mg_cm3: float
+    muscle_mg_cm3: float | None
+    fat_mg_cm3: float | None
 
 
 @dataclass(frozen=True, eq=False)

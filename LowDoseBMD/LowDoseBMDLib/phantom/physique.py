@@ -41,8 +41,8 @@ class Physique:
     trabecular_hu: dict[str, float]
     cortex: float
     hu: dict[str, float]
-    muscle_mg_cm3: float
-    fat_mg_cm3: float
+    muscle_mg_cm3: float | None
+    fat_mg_cm3: float | None
 
 
 def stream(spec: PhantomSpec, purpose: str) -> np.random.Generator:
@@ -58,8 +58,6 @@ def mean_vbmd_mg_cm3(age: float, sex: str) -> float:
 
 def draw_physique(spec: PhantomSpec) -> Physique:
     """Everything about a person that the specification leaves open."""
-    from ..calibration import DEFAULT_FAT_MG_CM3, DEFAULT_MUSCLE_MG_CM3
-
     rng = stream(spec, "physique")
     scale = SEX_SCALE[spec.sex] * float(np.clip(rng.normal(1, 0.035), 0.92, 1.08))
     kyphosis = float(np.clip(rng.normal(40 + 0.2 * (spec.age - 60), 6), 22, 62))
@@ -68,8 +66,7 @@ def draw_physique(spec: PhantomSpec) -> Physique:
     osteophytes = float(np.clip(rng.beta(1.2, 3) * (spec.age - 30) / 40, 0, 1))
     hu = _tissue_hu(spec, rng)
     vbmd = _draw_vbmd(spec, rng)
-    md, fd = DEFAULT_MUSCLE_MG_CM3, DEFAULT_FAT_MG_CM3
-    trabecular = {level: hu["muscle"] + (v - md) * (hu["muscle"] - hu["fat"]) / (md - fd) for level, v in vbmd.items()}
+    trabecular, muscle_mg_cm3, fat_mg_cm3 = _trabecular_hu(spec, hu["muscle"], hu["fat"], vbmd)
     return Physique(
         scale=scale if spec.scale is None else SEX_SCALE[spec.sex] * spec.scale,
         kyphosis_deg=kyphosis if spec.kyphosis_deg is None else spec.kyphosis_deg,
@@ -78,8 +75,21 @@ def draw_physique(spec: PhantomSpec) -> Physique:
         osteophytes=osteophytes if spec.osteophytes is None else spec.osteophytes,
         humeri=bool(rng.random() < 0.6) if spec.humeri is None else spec.humeri,
         vbmd_mg_cm3=vbmd, trabecular_hu=trabecular,
-        cortex=float(np.interp(vbmd["L1"], (50, 180), (0.75, 1.1))), hu=hu, muscle_mg_cm3=md, fat_mg_cm3=fd,
+        cortex=float(np.interp(vbmd["L1"], (50, 180), (0.75, 1.1))), hu=hu, muscle_mg_cm3=muscle_mg_cm3,
+        fat_mg_cm3=fat_mg_cm3,
     )
+
+
+def _trabecular_hu(spec: PhantomSpec, muscle_hu: float, fat_hu: float,
+                   vbmd: dict[str, float]) -> tuple[dict[str, float], float | None, float | None]:
+    """HU by level, and the densities of muscle and fat that make the two-point line exact, where there are any."""
+    from ..calibration import DEFAULT_FAT_MG_CM3, DEFAULT_MUSCLE_MG_CM3
+
+    if spec.scanner_line is None:
+        md, fd = DEFAULT_MUSCLE_MG_CM3, DEFAULT_FAT_MG_CM3
+        return {level: muscle_hu + (v - md) * (muscle_hu - fat_hu) / (md - fd) for level, v in vbmd.items()}, md, fd
+    slope, intercept = spec.scanner_line
+    return {level: (v - intercept) / slope + spec.trabecular_shift_hu for level, v in vbmd.items()}, None, None
 
 
 def _draw_vbmd(spec: PhantomSpec, rng: np.random.Generator) -> dict[str, float]:
@@ -88,13 +98,16 @@ def _draw_vbmd(spec: PhantomSpec, rng: np.random.Generator) -> dict[str, float]:
     known = [SPINE.index(level) for level in LEVEL_OFFSET_MG_CM3]
     offsets = np.interp([SPINE.index(level) for level in levels], known, list(LEVEL_OFFSET_MG_CM3.values()))
     drawn = np.clip(base + offsets + rng.normal(0, LEVEL_SD_MG_CM3, len(levels)), LOWEST_MG_CM3, HIGHEST_MG_CM3)
+    if spec.mean_vbmd_mg_cm3 is not None:
+        drawn += spec.mean_vbmd_mg_cm3 - (drawn[levels.index("L1")] + drawn[levels.index("L2")]) / 2
     return {level: float(v) for level, v in zip(levels, drawn, strict=True)} | dict(spec.vbmd_mg_cm3 or {})
 
 
 def _tissue_hu(spec: PhantomSpec, rng: np.random.Generator) -> dict[str, float]:
-    """Muscle and fat (54 +- 5, -105 +- 4 HU), organs at unenhanced 120 kVp."""
+    """Muscle and fat (54 +- 5, -105 +- 4 HU where not given), organs at unenhanced 120 kVp."""
     muscle = float(np.clip(rng.normal(54, 5), 40, 68))
     fat = float(np.clip(rng.normal(-105, 4), -116, -94))
+    muscle, fat = (drawn if given is None else given for drawn, given in ((muscle, spec.muscle_hu), (fat, spec.fat_hu)))
     blood, more = float(rng.normal(40, 4)), spec.contrast_hu
     plain = {
         "muscle": muscle, "fat": fat, "visceral": fat + 3, "paraspinal": muscle - float(rng.uniform(0, 6)),
