@@ -79,10 +79,9 @@ def run_cohort(options: argparse.Namespace) -> int:
         if count != synthesis.PAPER_COUNT:
             raise ValueError(f"--kind paper-numbers always draws {synthesis.PAPER_COUNT} people; leave --count out")
         cohort = synthesis.paper_cohort(options.seed)
-    elif options.kind == "paper-like":
-        cohort = synthesis.synthetic_cohort(count, options.seed, synthesis.PAPER_SCATTER, (synthesis.PAPER_SCANNER,))
     else:
-        cohort = synthesis.synthetic_cohort(count, options.seed)
+        scatter, scanner = synthesis.KINDS[options.kind]
+        cohort = synthesis.synthetic_cohort(count, options.seed, scatter, (scanner,))
     write_cohort(options.out, cohort)
     say(f"{len(cohort)} synthetic people: {options.out}")
     return MEASURED

@@ -96,6 +96,10 @@ PAPER_SCANNER = Scanner(slope_mg_cm3_per_hu=0.87, intercept_mg_cm3=1.5)
 """With these two and the literature's constants the two-point line comes near the paper's result: r 0.95, SD 28, six in
 ten of those below 80 found. That the paper's scans were so is this project's guess, not a finding."""
 
+KINDS: dict[str, tuple[Scatter, Scanner]] = {"literature": (Scatter(), Scanner()),
+                                             "paper-like": (PAPER_SCATTER, PAPER_SCANNER)}
+"""The cohorts that have names."""
+
 
 @dataclass(frozen=True)
 class _Published:
@@ -215,10 +219,14 @@ def _measured(people: Cohort, seed: int, scatter: Scatter, scanners: Sequence[Sc
 
 
 def _spine_scatter(people: Cohort, seed: int, scatter: Scatter) -> np.ndarray:
-    """(N,) HU: noise, and spurs that raise the reading, more and larger with age as in the phantom."""
+    """(N,) HU: noise, and spurs that raise the reading."""
     noise = scatter.spine_sd_hu * _stream(seed, "spine").standard_normal(len(people))
-    severity = _stream(seed, "osteophytes").beta(1.2, 3, len(people)) * np.clip((people.age_years - 30) / 40, 0, 1)
-    return noise + scatter.osteophyte_hu * severity
+    return noise + scatter.osteophyte_hu * osteophyte_severity(people.age_years, seed)
+
+
+def osteophyte_severity(age_years: np.ndarray, seed: int) -> np.ndarray:
+    """(N,) 0..1 of the people of a cohort with these ages and this seed: more and larger with age, as in the phantom."""
+    return _stream(seed, "osteophytes").beta(1.2, 3, len(age_years)) * np.clip((age_years - 30) / 40, 0, 1)
 
 
 def _muscle_scatter(people: Cohort, seed: int, scatter: Scatter) -> np.ndarray:
