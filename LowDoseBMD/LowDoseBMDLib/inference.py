@@ -28,6 +28,10 @@ ENGINES: tuple[str, ...] = ("auto", "onnx", "torch")
 DEVICES: tuple[str, ...] = ("auto", "cpu", "cuda")
 
 
+THREADS_VARIABLE = "OMP_NUM_THREADS"
+"""Environment variable that numeric libraries take their number of threads from; the network's engine does too."""
+
+
 class Cancelled(Exception):
     """The person, or the program, that asked for the run asked it to stop."""
 
@@ -80,8 +84,10 @@ class TorchEngine:
 
 
 def threads() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use; fewer when THREADS_VARIABLE says so."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get(THREADS_VARIABLE, "")
+    return min(cores, int(asked)) if asked.isdecimal() and int(asked) else cores
 
 
 def choose_engine(engine: str = "auto", device: str = "auto") -> tuple[str, str]:

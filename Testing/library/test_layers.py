@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULE_FOLDERS = (ROOT / "LowDoseBMD", ROOT / "LowDoseBMDTrainer")
 
 LIGHT = frozenset({"numpy", "scipy", "SimpleITK", "pydicom", "highdicom", "jinja2", "matplotlib", "safetensors"})
-LATE = frozenset({"torch", "monai", "onnxruntime"})
+LATE = frozenset({"torch", "monai", "onnxruntime", "dask", "distributed", "psutil"})
 """Imported inside the functions that need them: measuring works without torch, and starting is quick."""
 
 SLICER = frozenset({"slicer", "vtk", "qt", "ctk"})
@@ -218,7 +218,7 @@ def test_what_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     core = {distribution(line) for line in project["dependencies"]}
     extras = project["optional-dependencies"]
-    allowed = {LIBRARY: core | {distribution(line) for line in extras["torch"]},
+    allowed = {LIBRARY: core | {distribution(line) for line in (*extras["torch"], *extras["cluster"])},
                TRAINER: core | {distribution(line) for line in extras["train"]}}
     missing = []
     for path in product_files():

@@ -1,0 +1,128 @@
+"""What a long run has done, as JSON lines on disk: append only, one writer, whole after a crash at any moment."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+LOCKED_BYTE = 1 << 20
+"""Which byte of the lock file is locked: far behind the text, because Windows lets nobody read a locked byte."""
+
+_HELD_BY_ANOTHER = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
+_NO_LOCKS_HERE = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+"""Some network drives have no locks; a run there is worth more than the guard against a second one."""
+
+
+class Manifest:
+    """JSON objects, one a line, in the order in which they were appended; each is on the disk when append returns.
+
+    A crash may tear the last line: it counts as never written. The first append makes this the only writer until close,
+    the end of the ``with`` block or the end of the process, however it ends.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._lock: int | None = None
+
+    def __enter__(self) -> Manifest:
+        self.claim()
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _error: BaseException | None,
+                 _traceback: TracebackType | None) -> None:
+        self.close()
+
+    def claim(self) -> None:
+        """Become the only writer. Raises ValueError when another process is, OSError when the folder cannot be written."""
+        if self._lock is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.path.with_name(f".{self.path.name}.lock"), self.path.parent)
+
+    def close(self) -> None:
+        """Let others write."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Write one line and wait until the disk has it.
+
+        Raises ValueError when another process writes here or the entry is no JSON, OSError when the disk is full.
+        """
+        self.claim()
+        line = json.dumps(entry, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+        with self.path.open("ab+", buffering=0) as file:
+            file.seek(0, os.SEEK_END)
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else b"\n" + line  # what was torn stays a line of its own
+            while line:
+                line = line[file.write(line):]
+            os.fsync(file.fileno())
+
+    def entries(self) -> list[dict[str, Any]]:
+        """All whole lines, oldest first; empty when there is no file."""
+        try:
+            lines = self.path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        return [entry for line in lines if line.strip() and (entry := _parsed(line)) is not None]
+
+    def latest(self) -> dict[str, dict[str, Any]]:
+        """The newest entry of each ``key``; entries without one are left out."""
+        return {entry["key"]: entry for entry in self.entries() if "key" in entry}
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """None for a torn line: no beginning of a JSON object is one."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        log.warning("a line of the manifest is not whole and does not count")
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def _lock(path: Path, folder: Path) -> int:
+    """Descriptor that holds the lock. The system lets go of it when the process ends, so that none is ever left over."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _lock_byte(descriptor)
+    except OSError as error:
+        if error.errno in _NO_LOCKS_HERE:
+            log.warning("the drive of %s has no locks: take care that no second run writes there", folder)
+            return descriptor
+        holder = os.read(descriptor, 200).decode("utf-8", errors="replace").strip()
+        os.close(descriptor)
+        if error.errno not in _HELD_BY_ANOTHER:
+            raise
+        raise ValueError(f"another run writes to {folder} ({holder or 'unknown process'}). Wait for its end, or choose "
+                         "another folder.") from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    return descriptor
+
+
+def _lock_byte(descriptor: int) -> None:
+    """Raises OSError at once when it is locked already, by this process too."""
+    if os.name == "nt":
+        import msvcrt
+
+        os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        finally:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,341 @@
+"""Many tasks, each in a process of its own with limits; here one after the other, or on the workers of a Dask cluster.
+
+A task is ``python -m MODULE ARGUMENTS``; the last line that it prints must be a JSON object, its result. No task outlives
+whoever started it (tether.py): not after Ctrl-C, nor when this process or a Dask worker is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from .inference import THREADS_VARIABLE, threads
+from .tether import OUT_OF_MEMORY, STOPPED
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.1
+"""Between two looks at a running task: at its memory and whether it is still wanted."""
+ASK_SECONDS = 2.0
+"""A task that is asked to end gets this long to remove what it wrote aside; then it is killed."""
+
+DONE, FAILED, TIMEOUT, MEMORY, KILLED = "done", "failed", "timeout", "out_of_memory", "killed"
+
+FROM_OUTSIDE = {getattr(signal, name) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGXCPU")
+                if hasattr(signal, name)}
+"""Signals that somebody, or the system when its memory is full, sends to a task; all others are faults of the task."""
+
+MESSAGE_CHARACTERS = 2000
+"""Kept of what a failed task wrote to standard error: its end."""
+
+PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
+"""What must be on the path of a process that imports this package."""
+
+STARTED_TOPIC = "lowdosebmd-started"
+NO_DASK = ("--workers and --scheduler need Dask, which is not installed: python -m pip install distributed psutil (or "
+           "lowdosebmd[cluster]). Without them the studies are measured one after the other.")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one task: wall-clock seconds, and memory in GB (10^9 bytes) that it really uses, not that it reserves."""
+
+    seconds: float = 600
+    memory_gb: float = 6
+
+    def __post_init__(self) -> None:
+        if not (self.seconds > 0 and self.memory_gb > 0):
+            raise ValueError(f"limits of {self.seconds:g} s and {self.memory_gb:g} GB: both must be more than 0")
+
+
+@dataclass(frozen=True)
+class Task:
+    """key: a name that no other task has. arguments: of the module."""
+
+    key: str
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended.
+
+    status: done, failed, timeout, out_of_memory, killed. result: the JSON object that the task printed last, None when there
+    is none. message: empty, or what happened in words, with the end of what the task wrote to standard error.
+    peak_memory_mb (10^6 bytes): None where the system does not tell. transient: another try may end better.
+    """
+
+    key: str
+    status: str
+    result: dict[str, Any] | None
+    message: str
+    seconds: float
+    peak_memory_mb: float | None
+    transient: bool
+
+
+def run_tasks(module: str, tasks: Sequence[Task], report: Callable[[Outcome], None], workers: int = 1,
+              scheduler: str | None = None, limits: Limits = Limits(), started: Callable[[str], None] | None = None) -> None:
+    """Run ``python -m module`` for every task and report each as it ends; returns when all have.
+
+    workers: how many at a time on this machine. scheduler: address of a Dask scheduler whose workers run the tasks instead;
+    a task whose worker dies is given to another. report and started (called with a task's key) are called in the calling
+    thread; what they raise, Ctrl-C included, ends all tasks and is passed on.
+    Raises ValueError when Dask or a Python to start is missing, OSError when the scheduler cannot be reached.
+    """
+    if workers < 1:
+        raise ValueError(f"{workers} workers: at least 1 is needed")
+    started = started or (lambda _key: None)
+    if scheduler is None and workers == 1:
+        python = python_command()
+        for task in tasks:
+            started(task.key)
+            report(run_task(module, task, limits, python=python))
+    elif tasks:
+        _run_on_dask(module, tasks, report, started, workers, scheduler, limits)
+
+
+def python_command() -> str:
+    """The Python that starts tasks: this one, or inside Slicer PythonSlicer. Raises ValueError when there is none."""
+    if Path(sys.executable or "").name.lower().startswith(("python", "pypy")):
+        return sys.executable
+    found = shutil.which("PythonSlicer")
+    if found is None:
+        raise ValueError("no Python was found that could measure each study in a process of its own: PythonSlicer is not on "
+                         "the path")
+    return found
+
+
+# --- one task ----------------------------------------------------------------------------------------------
+
+def run_task(module: str, task: Task, limits: Limits, share: int = 1, wanted: Callable[[], bool] = lambda: True,
+             python: str | None = None) -> Outcome:
+    """Run one task to its end, wherever this is called.
+
+    share: how many tasks run beside each other on this machine: each gets its part of the cores. wanted: asked while it
+    runs; False ends it.
+    """
+    begun = time.monotonic()
+    command = [python or python_command(), "-m", f"{__package__}.tether", module, *task.arguments]
+    with (tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors,
+          _tied_process(command, share, out, errors) as child):
+        ended_by, peak_mb = _watch(child, limits, wanted, begun)
+        code = child.wait()
+        result, complaint = _last_object(out), _tail(errors)
+    status, message = _verdict(code, ended_by, result, limits)
+    transient = status in (TIMEOUT, MEMORY, KILLED) or bool(status == FAILED and result and result.get("transient"))
+    message = "" if status == DONE else f"{message} {complaint}".strip()
+    return Outcome(task.key, status, result, message, round(time.monotonic() - begun, 3), peak_mb, transient)
+
+
+@contextlib.contextmanager
+def _tied_process(command: Sequence[str], share: int, out: IO[bytes],
+                  errors: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a group of its own that has ended when the block has, whatever ended the block."""
+    options: dict[str, Any] = {"start_new_session": True}
+    if os.name == "nt":
+        options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+    read_end, write_end = os.pipe()
+    try:
+        child = subprocess.Popen(command, env=_environment(share), stdin=read_end, stdout=out, stderr=errors, **options)
+    finally:
+        os.close(read_end)
+    try:
+        yield child
+    finally:
+        _end(child, force=False)
+        os.close(write_end)
+
+
+def _environment(share: int) -> dict[str, str]:
+    """This process's, so that the package is found, text is UTF-8, and tasks beside each other share the cores."""
+    paths = [str(PACKAGE_FOLDER), os.environ.get("PYTHONPATH", "")]
+    each = str(max(1, threads() // share))
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUTF8": "1", THREADS_VARIABLE: each,
+                         "OPENBLAS_NUM_THREADS": each, "MKL_NUM_THREADS": each,
+                         "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": each}
+
+
+def _watch(child: subprocess.Popen[bytes], limits: Limits, wanted: Callable[[], bool],
+           begun: float) -> tuple[str | None, float | None]:
+    """Wait for the end, or bring it about; returns the status that a limit gave it, and the most memory seen in MB."""
+    peak_mb: float | None = None
+    while True:
+        now_mb, most_mb = _memory_mb(child.pid)
+        peak_mb = max((mb for mb in (peak_mb, most_mb) if mb is not None), default=None)
+        if now_mb is not None and now_mb > 1000 * limits.memory_gb:
+            _end(child, force=True)
+            return MEMORY, peak_mb
+        if time.monotonic() - begun > limits.seconds or not wanted():
+            status = TIMEOUT if time.monotonic() - begun > limits.seconds else KILLED
+            _end(child, force=False)
+            return status, peak_mb
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(LOOK_SECONDS)
+            return None, peak_mb
+
+
+def _memory_mb(pid: int) -> tuple[float | None, float | None]:
+    """(now, most so far) of a process; None where neither Linux's /proc nor psutil can tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
+        return tuple(round(int(lines[name].split()[0]) * 1024 / 1e6, 1) if name in lines else None
+                     for name in ("VmRSS", "VmHWM"))
+    with contextlib.suppress(ImportError):
+        import psutil
+
+        with contextlib.suppress(psutil.Error):
+            memory = psutil.Process(pid).memory_info()
+            return memory.rss / 1e6, round(getattr(memory, "peak_wset", memory.rss) / 1e6, 1)
+    return None, None
+
+
+def _end(child: subprocess.Popen[bytes], force: bool) -> None:
+    """End a task and what it started; when not forced it may first remove what it wrote aside."""
+    if child.poll() is not None:
+        return
+    if not force and os.name != "nt":
+        child.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(ASK_SECONDS)
+    if child.poll() is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL) if os.name != "nt" else child.kill()
+    child.wait()
+
+
+def _verdict(code: int, ended_by: str | None, result: dict[str, Any] | None, limits: Limits) -> tuple[str, str]:
+    """Status and what happened in words."""
+    if ended_by == MEMORY or code == OUT_OF_MEMORY:
+        return MEMORY, f"It needed more memory than the limit of {limits.memory_gb:g} GB, or than there is."
+    if ended_by == TIMEOUT:
+        return TIMEOUT, f"It was not done after {limits.seconds:g} s."
+    if ended_by == KILLED or code == STOPPED or -code in FROM_OUTSIDE:
+        return KILLED, "It was ended from outside: by a person, a job system, or the system because memory was full."
+    if code == 0 and result is not None:
+        return DONE, ""
+    if code == 0:
+        return FAILED, "It ended without a result."
+    return FAILED, f"It crashed ({_signal_name(code)})." if code < 0 else f"It ended with status {code}."
+
+
+def _signal_name(code: int) -> str:
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def _last_object(out: IO[bytes]) -> dict[str, Any] | None:
+    """The JSON object of the last line that is not empty."""
+    out.seek(0)
+    lines = out.read().decode("utf-8", errors="replace").strip().splitlines()
+    try:
+        found = json.loads(lines[-1]) if lines else None
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _tail(errors: IO[bytes]) -> str:
+    errors.seek(0)
+    return errors.read().decode("utf-8", errors="replace").strip()[-MESSAGE_CHARACTERS:]
+
+
+# --- a Dask cluster ----------------------------------------------------------------------------------------
+
+def _run_on_dask(module: str, tasks: Sequence[Task], report: Callable[[Outcome], None], started: Callable[[str], None],
+                 workers: int, scheduler: str | None, limits: Limits) -> None:
+    with _client(workers, scheduler) as client:
+        news: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        client.subscribe_topic(STARTED_TOPIC, lambda event: news.put(("started", event[1])))
+        futures = [client.submit(run_on_worker, module, task, limits, key=f"{task.key}-{_serial()}", pure=False)
+                   for task in tasks]
+        try:
+            keys = {future.key: task.key for future, task in zip(futures, tasks, strict=True)}
+            for future in futures:
+                future.add_done_callback(lambda done: news.put(("ended", done)))
+            _report_all(news, keys, report, started)
+        finally:
+            client.cancel(futures)  # those that ended are not touched; the others' processes end when their thread sees it
+            client.unsubscribe_topic(STARTED_TOPIC)
+
+
+def _serial() -> str:
+    """Another key for each run: a cluster remembers keys, and a killed run's must not be taken for this one's."""
+    import uuid
+
+    return uuid.uuid4().hex[:12]
+
+
+def _report_all(news: queue.SimpleQueue[tuple[str, Any]], keys: dict[str, str], report: Callable[[Outcome], None],
+                started: Callable[[str], None]) -> None:
+    """Pass on what the cluster says until every task has ended."""
+    waiting = dict(keys)
+    while waiting:
+        with contextlib.suppress(queue.Empty):  # the short wait lets Ctrl-C through on Windows
+            kind, what = news.get(timeout=LOOK_SECONDS)
+            if kind == "started" and what in waiting.values():
+                started(what)
+            elif kind == "ended" and what.key in waiting:
+                report(_outcome_of(what, waiting.pop(what.key)))
+                what.release()
+
+
+def _outcome_of(future: Future, key: str) -> Outcome:
+    """What Dask itself says of a task: its workers died too often, or it was cancelled from elsewhere."""
+    from distributed.scheduler import KilledWorker
+
+    if future.status == "finished":
+        return future.result()
+    error = future.exception() if future.status == "error" else None
+    if error is None or isinstance(error, KilledWorker):
+        return Outcome(key, KILLED, None, "The workers that had it died, or it was cancelled.", 0.0, None, True)
+    return Outcome(key, FAILED, None, f"The worker could not run it: {type(error).__name__}: {error}", 0.0, None, True)
+
+
+def run_on_worker(module: str, task: Task, limits: Limits) -> Outcome:
+    """run_task inside a Dask worker: tells that it starts, and ends the process when the task is cancelled."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    dask_key = worker.get_current_task()
+    worker.log_event(STARTED_TOPIC, task.key)
+
+    def wanted() -> bool:
+        state = worker.state.tasks.get(dask_key)
+        return state is not None and state.state in ("executing", "long-running")
+
+    return run_task(module, task, limits, worker.state.nthreads, wanted)
+
+
+@contextlib.contextmanager
+def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
+    """A client of the given cluster, or of one with so many threads in this process, which starts the tasks' processes."""
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise ValueError(NO_DASK) from None
+    if scheduler is not None:
+        with Client(scheduler, set_as_default=False) as client:
+            yield client
+        return
+    with (LocalCluster(n_workers=1, threads_per_worker=workers, processes=False, dashboard_address=None, memory_limit=0)
+          as cluster, Client(cluster, set_as_default=False) as client):
+        yield client
