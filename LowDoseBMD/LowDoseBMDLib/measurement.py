@@ -16,6 +16,8 @@ import numpy as np
 from . import quality
 from .anatomy import LEVELS, SIDES, STRUCTURES
 from .calibration import Z95, Calibration
+from .calibration_flags import calibration_flags
+from .calibration_match import match
 from .ctvolume import CTVolume
 from .flags import Flag, Severity
 from .rois import Rois
@@ -38,8 +40,6 @@ LEAST_ROI_MM3 = 1000.0
 """Below 1 cm3 a level is not measured at all."""
 LEAST_TISSUE_MM3 = 500.0
 """A tissue region below 0.5 cm3 counts as not found, and the next site is tried."""
-VOLTAGE_TOLERANCE_KV = 1.0
-"""Tube voltages are nominal whole numbers; headers round them."""
 
 LEAST_CONTRAST_HU = 60.0
 """Muscle less fat is about 160 HU; below 60 the two regions cannot be what their names say."""
@@ -106,9 +106,10 @@ class Measurement:
     """What one CT says. status: measured or refused; when refused, HU stand but there is no mean vBMD.
 
     levels: T12, L1, L2, always all three. mean_of: the levels of the mean. category: NORMAL, LOW_BONE_MASS or
-    OSTEOPOROSIS_RANGE; category_provisional while the calibration is not a site's own. p_below_80: probability
-    that the true mean lies below 80 mg/cm3. flags: those of the Rois first, then what was found here. edited: what a
-    reader changed, as in Rois, sorted. aorta: tells of contrast and, without it, of the scanner; no vBMD rests on it.
+    OSTEOPOROSIS_RANGE; category_provisional while the calibration is not a site's own for this voltage and scanner.
+    p_below_80: probability that the true mean lies below 80 mg/cm3. flags: those of the Rois first, then what was found
+    here. edited: what a reader changed, as in Rois, sorted. aorta: tells of contrast and, without it, of the scanner; no
+    vBMD rests on it. muscle and fat may be None in a measurement whose calibration does not need them.
     """
 
     status: str
@@ -147,15 +148,17 @@ def measure(ct: CTVolume, rois: Rois, calibration: Calibration) -> Measurement:
     aorta = _tissue(ct, rois, ("aorta",))
     levels = tuple(_level(ct, rois, name) for name in LEVELS)
     mean_of = choose_levels(tuple(level.name for level in levels if level.measured and not level.excluded))
-    refusals = (*_refusals(levels, muscle, fat), *_unknown_level(rois, mean_of))
+    about_tissue = _tissue_flags(muscle, fat, calibration.needs_tissue)
+    refusals = (*_no_level(levels), *_unknown_level(rois, mean_of),
+                *(about_tissue if calibration.needs_tissue else ()))
     if not _missing_reference(refusals):
         levels = tuple(_with_vbmd(level, muscle, fat, calibration, mean_of) for level in levels)
     bare = Measurement("refused" if refusals else "measured", levels, muscle, fat, calibration,
-                       category_provisional=calibration.provisional or _voltage_mismatch(ct, calibration),
+                       category_provisional=calibration.provisional or match(calibration, ct.acquisition).contradicts,
                        erosion=rois.erosion, edited=tuple(sorted(rois.edited)), aorta=aorta)
     result = bare if refusals else _with_mean(bare, mean_of)
-    found = (*refusals, *_result_flags(result), *_voltage_flags(ct, calibration),
-             *quality.assess(ct, rois, levels, muscle, fat, aorta))
+    found = (*refusals, *(() if calibration.needs_tissue else about_tissue), *_result_flags(result),
+             *calibration_flags(result, ct.acquisition), *quality.assess(ct, rois, levels, muscle, fat, aorta))
     return replace(result, flags=_merge(tuple(f for f in rois.flags if not _superseded(f, rois.edited)), found))
 
 
@@ -250,50 +253,64 @@ def _number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _with_vbmd(level: LevelMeasurement, muscle: TissueMeasurement, fat: TissueMeasurement,
+def _with_vbmd(level: LevelMeasurement, muscle: TissueMeasurement | None, fat: TissueMeasurement | None,
                calibration: Calibration, mean_of: tuple[str, ...]) -> LevelMeasurement:
     if not level.measured:
         return level
-    value = calibration.vbmd(level.hu_mean, muscle.hu_mean, fat.hu_mean)
-    sd = calibration.variance(level.hu_mean, muscle.hu_mean, fat.hu_mean,
-                              level.hu_se, muscle.hu_se, fat.hu_se).sd
+    tissue_hu, tissue_se = _tissue_hu(muscle, fat)
+    value = calibration.vbmd(level.hu_mean, *tissue_hu)
+    sd = calibration.variance(level.hu_mean, *tissue_hu, level.hu_se, *tissue_se).sd
     return replace(level, used=level.name in mean_of, vbmd_mg_cm3=value, vbmd_sd_mg_cm3=sd,
                    vbmd_ci95=(value - Z95 * sd, value + Z95 * sd))
 
 
 def _with_mean(bare: Measurement, mean_of: tuple[str, ...]) -> Measurement:
     used = [bare.level(name) for name in mean_of]
-    tissue_hu = bare.muscle.hu_mean, bare.fat.hu_mean
+    tissue_hu, tissue_se = _tissue_hu(bare.muscle, bare.fat)
     spine_hu = float(np.mean([level.hu_mean for level in used]))
     spine_se = math.sqrt(sum(level.hu_se**2 for level in used)) / len(used)
     value = bare.calibration.vbmd(spine_hu, *tissue_hu)
-    sd = bare.calibration.variance(spine_hu, *tissue_hu, spine_se, bare.muscle.hu_se, bare.fat.hu_se).sd
+    sd = bare.calibration.variance(spine_hu, *tissue_hu, spine_se, *tissue_se).sd
     return replace(bare, mean_vbmd_mg_cm3=value, mean_vbmd_sd_mg_cm3=sd, mean_of=mean_of,
                    mean_vbmd_ci95=(value - Z95 * sd, value + Z95 * sd), category=classify(value),
                    p_below_80=probability_below(OSTEOPOROSIS_BELOW_MG_CM3, value, sd))
+
+
+def _tissue_hu(*tissues: TissueMeasurement | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """HU of the tissues and their standard errors; NaN for one that is absent, which only some calibrations read."""
+    return (tuple(math.nan if tissue is None else tissue.hu_mean for tissue in tissues),
+            tuple(math.nan if tissue is None else tissue.hu_se for tissue in tissues))
 
 
 def _missing_reference(refusals: tuple[Flag, ...]) -> bool:
     return any(flag.code != "no_level" for flag in refusals)
 
 
-def _refusals(levels: tuple[LevelMeasurement, ...], muscle: TissueMeasurement | None,
-              fat: TissueMeasurement | None) -> tuple[Flag, ...]:
-    sentences = {}
-    if not any(level.measured and not level.excluded for level in levels):
-        why = "; ".join(_why_not(level) for level in levels)
-        sentences["no_level"] = (f"No vBMD: neither T12, L1 nor L2 can be measured ({why}). "
-                                 "Use a scan that reaches below L2, or draw the trabecular regions.")
+def _no_level(levels: tuple[LevelMeasurement, ...]) -> tuple[Flag, ...]:
+    if any(level.measured and not level.excluded for level in levels):
+        return ()
+    why = "; ".join(_why_not(level) for level in levels)
+    return (Flag("no_level", Severity.REFUSED, f"No vBMD: neither T12, L1 nor L2 can be measured ({why}). "
+                 "Use a scan that reaches below L2, or draw the trabecular regions."),)
+
+
+def _tissue_flags(muscle: TissueMeasurement | None, fat: TissueMeasurement | None, needed: bool) -> tuple[Flag, ...]:
+    """Refusals when the calibration needs the tissue; otherwise its HU would only have told of the scanner."""
+    found = {}
     if muscle is None:
-        sentences["no_muscle"] = ("No vBMD: no psoas or paraspinal muscle of at least 0.5 cm3 was found, so HU cannot "
-                                  "be calibrated. Draw the psoas beside L1-L2.")
+        found["no_muscle"] = ("no psoas or paraspinal muscle of at least 0.5 cm3 was found",
+                              "Draw the psoas beside L1-L2.")
     if fat is None:
-        sentences["no_fat"] = ("No vBMD: no subcutaneous fat of at least 0.5 cm3 was found, so HU cannot be "
-                               "calibrated. Draw fat under the skin of the abdomen or back.")
+        found["no_fat"] = ("no subcutaneous fat of at least 0.5 cm3 was found",
+                           "Draw fat under the skin of the abdomen or back.")
     if muscle and fat and muscle.hu_mean - fat.hu_mean < LEAST_CONTRAST_HU:
-        sentences["tissue_contrast"] = (f"No vBMD: muscle reads {muscle.hu_mean:.0f} HU and fat {fat.hu_mean:.0f} HU, "
-                                        f"less than {LEAST_CONTRAST_HU:.0f} HU apart. Correct the two regions.")
-    return tuple(Flag(code, Severity.REFUSED, text) for code, text in sentences.items())
+        found["tissue_contrast"] = (f"muscle reads {muscle.hu_mean:.0f} HU and fat {fat.hu_mean:.0f} HU, less than "
+                                    f"{LEAST_CONTRAST_HU:.0f} HU apart", "Correct the two regions.")
+    if needed:
+        return tuple(Flag(code, Severity.REFUSED, f"No vBMD: {what}, so HU cannot be calibrated. {remedy}")
+                     for code, (what, remedy) in found.items())
+    return tuple(Flag(code, Severity.LIMITED, f"{what[0].upper()}{what[1:]}: whether the scanner reads as when it was "
+                      f"calibrated cannot be checked. {remedy}") for code, (what, remedy) in found.items())
 
 
 def _why_not(level: LevelMeasurement) -> str:
@@ -330,23 +347,6 @@ def _result_flags(result: Measurement) -> tuple[Flag, ...]:
         flags.append(Flag("uncalibrated", Severity.CAUTION, "The calibration rests on literature constants, not on "
                           "this scanner: vBMD and class are provisional until a site calibration is loaded."))
     return tuple(flags)
-
-
-def _voltage_mismatch(ct: CTVolume, calibration: Calibration) -> bool:
-    kvp = ct.acquisition.kvp
-    return kvp is not None and abs(kvp - calibration.kvp) >= VOLTAGE_TOLERANCE_KV
-
-
-def _voltage_flags(ct: CTVolume, calibration: Calibration) -> tuple[Flag, ...]:
-    kvp, own = ct.acquisition.kvp, not calibration.provisional
-    if kvp is None:
-        return (Flag("kvp_unknown", Severity.CAUTION if own else Severity.INFO, "The tube voltage of the scan is not known; "
-                     f"the calibration holds for {calibration.kvp:.0f} kV."),)
-    if not _voltage_mismatch(ct, calibration):
-        return ()
-    return (Flag("kvp", Severity.LIMITED if own else Severity.CAUTION, f"The scan was made at {kvp:.0f} kV, the "
-                 f"calibration holds for {calibration.kvp:.0f} kV; bone HU depend on it and the class is provisional. Load "
-                 f"a calibration fitted at {kvp:.0f} kV."),)
 
 
 def _roi_flags(level: LevelMeasurement) -> tuple[Flag, ...]:

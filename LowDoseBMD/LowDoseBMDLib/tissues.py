@@ -207,13 +207,13 @@ def _paraspinal() -> Flag:
 
 
 def _no_muscle() -> Flag:
-    return Flag("muscle_not_found", Severity.LIMITED, "Neither psoas nor back muscle of plausible HU was found: without "
-                "muscle no vBMD can be given. Draw the psoas beside L1-L2.")
+    return Flag("muscle_not_found", Severity.LIMITED, "Neither psoas nor back muscle of plausible HU was found: "
+                "without muscle HU cannot be calibrated on the patient. Draw the psoas beside L1-L2.")
 
 
 def _no_fat() -> Flag:
-    return Flag("fat_not_found", Severity.LIMITED, "No subcutaneous fat layer that can be read was found: without fat no "
-                "vBMD can be given. Draw fat under the skin of abdomen or back, clear of skin and muscle.")
+    return Flag("fat_not_found", Severity.LIMITED, "No subcutaneous fat layer that can be read was found: without fat HU "
+                "cannot be calibrated on the patient. Draw fat under the skin of abdomen or back, clear of skin and muscle.")
 
 
 def _no_aorta() -> Flag:
