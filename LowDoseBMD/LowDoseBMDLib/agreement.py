@@ -207,20 +207,29 @@ def deming(x: Numbers, y: Numbers, ratio: float = 1.0) -> Line:
     ratio that is not above 0, too.
     """
     a, b = checked_pair(x, y)
+    slopes, intercepts = deming_without_each(a, b, ratio)
+    slope = float(_deming_slope(_sums(a, b), ratio))
+    return Line(_jackknife(slope, slopes), _jackknife(float(b.mean() - slope * a.mean()), intercepts))
+
+
+def deming_without_each(x: Numbers, y: Numbers, ratio: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) slopes and (N,) intercepts of the Deming line with each person left out in turn, for a jackknife.
+
+    Raises ValueError as ``deming``.
+    """
+    a, b = checked_pair(x, y)
     if not (math.isfinite(ratio) and ratio > 0):
         raise ValueError(f"the ratio of error variances must be above 0, not {ratio:g}")
     n, da, db = a.size, a - a.mean(), b - b.mean()
-    sums = np.array([np.sum(da * da), np.sum(db * db), np.sum(da * db)])
+    sums = _sums(a, b)
     if abs(sums[2]) <= _SAME * math.sqrt(sums[0] * sums[1]):
         raise ValueError("x and y are not related at all: no line can be fitted")
-    slope = float(_deming_slope(sums, ratio))
-    without = sums[:, None] - n / (n - 1) * np.array([da * da, db * db, da * db])  # each person left out in turn
+    without = sums[:, None] - n / (n - 1) * np.array([da * da, db * db, da * db])
     with np.errstate(divide="ignore", invalid="ignore"):
         slopes = _deming_slope(without, ratio)
     if not np.isfinite(slopes).all():
         raise ValueError("without one of the people x and y are not related at all: no line can be fitted")
-    intercepts = (b.mean() - db / (n - 1)) - slopes * (a.mean() - da / (n - 1))
-    return Line(_jackknife(slope, slopes), _jackknife(float(b.mean() - slope * a.mean()), intercepts))
+    return slopes, (b.mean() - db / (n - 1)) - slopes * (a.mean() - da / (n - 1))
 
 
 def passing_bablok(x: Numbers, y: Numbers) -> Line:
@@ -300,6 +309,12 @@ def _t95(freedom: int) -> float:
 
 def _around(value: float, half_width: float, n: int) -> Estimate:
     return Estimate(value, value - half_width, value + half_width, n)
+
+
+def _sums(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(3,) sums of squares and products about the means, as _deming_slope takes them."""
+    da, db = a - a.mean(), b - b.mean()
+    return np.array([np.sum(da * da), np.sum(db * db), np.sum(da * db)])
 
 
 def _deming_slope(sums: np.ndarray, ratio: float) -> np.ndarray:

@@ -76,7 +76,7 @@ def draw_figures(sets: list[SetStatistics]) -> Iterator[Drawing]:
                 figure, caption = draw(found, axis)
                 title = f"Figure {place}. {SPLIT_TITLES[found.split]} (n = {found.n})"
                 yield Drawing(place, f"figure_{place}_{kind}_{found.split}", title, caption,
-                              _file(figure, "png"), _file(figure, "svg"))
+                              as_file(figure, "png"), as_file(figure, "svg"))
 
 
 def _can_draw(kind: str, found: SetStatistics) -> bool:
@@ -214,7 +214,8 @@ def _limit_lines(axes: Axes, limit: float, axis: Axis) -> None:
               ha="right", va="top")
 
 
-def _file(figure: Figure, kind: str) -> bytes:
+def as_file(figure: Figure, kind: str) -> bytes:
+    """The figure as "png" or "svg"; the PNG first, whose layout the SVG takes over."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 

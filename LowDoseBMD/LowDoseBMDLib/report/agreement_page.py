@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ..agreement import Interval, Line
@@ -26,8 +25,8 @@ from .agreement_text import (
     p_value,
     percent,
 )
+from .study_page import render
 
-TEMPLATES = Path(__file__).parent / "templates"
 IN_TABLES = ("age_years", "sex", "height_cm", "weight_kg", "reference_mg_cm3", "measured_mg_cm3")
 CLASSES = ("< 80", "80–120", "> 120")
 TEST_SIGNS = {"t": "t", "Welch": "Welch t", "Mann-Whitney": "U", "chi-square": "χ²"}
@@ -50,11 +49,7 @@ PUBLISHED: Mapping[str, Mapping[str, str]] = {
 def render_page(record: Mapping[str, Any], sets: Sequence[SetStatistics], table: Sequence[TableRow],
                 figures: Sequence[Drawing]) -> str:
     """The page as HTML text, with its figures inside."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("agreement.html.j2").render(page=_view(record, sets, table, figures))
+    return render("agreement.html.j2", _view(record, sets, table, figures))
 
 
 def _view(record: Mapping[str, Any], sets: Sequence[SetStatistics], table: Sequence[TableRow],
@@ -62,6 +57,7 @@ def _view(record: Mapping[str, Any], sets: Sequence[SetStatistics], table: Seque
     people, software = record["people"], record["software"]
     synthetic = people["synthetic"] > 0
     return {
+        "title": "Agreement of vBMD from low-dose chest CT with QCT",
         "heading": [part for part in (record["source"], f"{people['total']} people",
                                       f"{software['name']} {software['version']}") if part],
         "synthetic": record["findings"][0] if synthetic else "",
