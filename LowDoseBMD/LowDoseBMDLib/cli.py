@@ -16,6 +16,7 @@ from typing import Any
 from . import __version__
 from .cli_cohort import add_cohort_commands
 from .cli_output import MEASURED, SOME_FAILED, UNUSABLE, line, say
+from .failures import explain
 from .inference import DEVICES, ENGINES, Cancelled, Progress, silent
 from .pipeline import EROSIONS
 
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"lowdosebmd: {error}", file=sys.stderr)
         return UNUSABLE
+    except MemoryError as error:
+        print(f"lowdosebmd: {explain(error)}", file=sys.stderr)
+        return SOME_FAILED
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in ("", __package__):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -12,7 +13,7 @@ from .anatomy import STRUCTURES
 from .calibration import Calibration, TwoPointCalibration
 from .check import check_ct
 from .ctvolume import Acquisition, CTVolume
-from .failures import refusal_of
+from .failures import is_memory, refusal_of
 from .files.read import read_ct, read_labels
 from .files.segmentation import load_segmentation
 from .flags import Flag, Refusal, Severity
@@ -49,27 +50,34 @@ class Settings:
     rois: Path | None = None
 
 
-def measure_study(source: Path, out: Path, settings: Settings = Settings(), progress: Progress = silent,
+def measure_study(source: Path | Sequence[Path], out: Path, settings: Settings = Settings(), progress: Progress = silent,
                   models: Models | None = None) -> dict[str, Any]:
     """Read, measure and write one study; returns the content of measurement.json.
 
-    A study that cannot be measured is a result too: its record has status ``refused`` and says why. models:
+    source: as of files.read.read_ct. A study that cannot be measured is a result too: its record has status ``refused`` and
+    says why. models:
     already opened networks, for batches. Raises OSError when ``out`` cannot be written and BundleError or
     ValueError when the settings cannot be met. A stage that fails on a scan refuses it (code ``internal``, logged).
     """
-    watch = Stopwatch(progress)
+    return measure_from(lambda: read_ct(source, settings.series), source, out, settings, Stopwatch(progress), models)
+
+
+def measure_from(read: Callable[[], CTVolume], source: Path, out: Path, settings: Settings = Settings(),
+                 watch: Stopwatch | None = None, models: Models | None = None) -> dict[str, Any]:
+    """As measure_study, for a CT that ``read`` brings. source: where its files then lie, for results in DICOM."""
+    watch = watch or Stopwatch()
     _refuse_unwritable(out)
     try:
         with watch.stage("reading"):
-            ct = read_ct(source, settings.series)
+            ct = read()
     except Refusal as refusal:
         return _write_refused(out, refusal, Acquisition(), settings, watch)
     return measure_ct(ct, out, settings, watch, models, source if ct.acquisition.source == "dicom" else None)
 
 
 def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: Stopwatch | None = None,
-               models: Models | None = None, dicom: Path | None = None) -> dict[str, Any]:
-    """As measure_study, for a CT that is already in memory. dicom: where its series lies, for results in DICOM."""
+               models: Models | None = None, dicom: Path | Sequence[Path] | None = None) -> dict[str, Any]:
+    """As measure_study, for a CT that is already in memory. dicom: where its series lies, or its files, for results in DICOM."""
     watch = watch or Stopwatch()
     _refuse_unwritable(out)
     networks: dict[str, str] = {}
@@ -88,6 +96,8 @@ def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: 
     except Refusal as refusal:
         return _write_refused(out, refusal, ct.acquisition, settings, watch, ct)
     except (ValueError, IndexError, RuntimeError) as error:
+        if is_memory(error):  # no property of the scan: another run may have enough
+            raise MemoryError(str(error)) from error
         log.exception("a stage failed")
         refusal = refusal_of(error)
         return _write_refused(out, refusal, ct.acquisition, settings, watch, ct)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,18 +42,40 @@ HU_RESCALE_TYPES = frozenset({"HU", "US"})
 """What Rescale Type may say: HU, or US (unspecified), which some scanners write for plain CT; absent means HU."""
 
 
-def read_series(path: Path, series: str | None = None) -> tuple[np.ndarray, Geometry, Acquisition]:
-    """Read the series that suits best, or the named one, from a folder and its subfolders.
+@dataclass(frozen=True)
+class Identity:
+    """To which study and series a DICOM image belongs; "" where its header does not say, or is damaged."""
 
-    path: a folder, or one DICOM file (its folder is read and that file's series taken). series:
+    study_uid: str = ""
+    series_uid: str = ""
+    modality: str = ""
+
+
+def identity_of(path: Path) -> Identity | None:
+    """Where an image belongs; None for a file that is no DICOM file, or a DICOM object without an image."""
+    header = _header(path, ("SOPClassUID", "Modality", "StudyInstanceUID", "SeriesInstanceUID", "Rows"))
+    if header is None:
+        try:
+            return Identity() if _claims_dicom(path) else None
+        except OSError:  # it may be one; who reads it later says what is wrong
+            return Identity()
+    if header.get("SOPClassUID") == _DICOMDIR_CLASS or (header.get("SeriesInstanceUID") and not header.get("Rows")):
+        return None
+    return Identity(*(str(header.get(name) or "") for name in ("StudyInstanceUID", "SeriesInstanceUID", "Modality")))
+
+
+def read_series(source: Path | Sequence[Path], series: str | None = None) -> tuple[np.ndarray, Geometry, Acquisition]:
+    """Read the series that suits best, or the named one, from a folder and its subfolders, or from files.
+
+    source: a folder; one DICOM file (its folder is read and that file's series taken); or the files to choose from. series:
     SeriesInstanceUID or series number. Returns HU (k, j, i) as stored (float32, or int16 when the rescale is
     whole), its grid, and the acquisition.
 
     Raises Refusal when there is no CT, when slices are missing, uneven, doubled or sheared, when the rescale
     to HU is missing, or when pixel data are incomplete.
     """
-    folder, wanted = (path, series) if path.is_dir() else (path.parent, series or _series_of(path))
-    planes = [plane for file in _files(folder) for plane in planes_of(file)]
+    files, wanted = _files_and_series(source, series)
+    planes = [plane for file in files for plane in planes_of(file)]
     chosen, why = choose_series(group_planes(planes), wanted)
     _refuse_unscaled(chosen)
     ordered, geometry = stack_geometry(chosen)
@@ -71,6 +94,14 @@ def source_files(source: Path | Sequence[Path], series_uid: str | None) -> list[
     return sorted({plane.path for plane in chosen.planes})
 
 
+def _files_and_series(source: Path | Sequence[Path], series: str | None) -> tuple[Sequence[Path], str | None]:
+    if not isinstance(source, Path):
+        return source, series
+    if source.is_dir():
+        return _files(source), series
+    return _files(source.parent), series or _series_of(source)
+
+
 def _files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file() and p.name.upper() != "DICOMDIR")
 
@@ -83,17 +114,22 @@ def _series_of(path: Path) -> str:
     return str(header.SeriesInstanceUID)
 
 
-def _header(path: Path) -> Dataset | None:
+def _claims_dicom(path: Path) -> bool:
+    """By its first bytes. Raises OSError when it cannot be read."""
+    with path.open("rb") as file:
+        start = file.read(132)
+    return start[128:] == b"DICM" or start[:2] in _BARE_DICOM_STARTS
+
+
+def _header(path: Path, tags: Sequence[str] = HEADER_TAGS) -> Dataset | None:
     """The header without pixels, or None when the file is not DICOM."""
     import pydicom
     from pydicom.errors import InvalidDicomError
 
     try:
-        with path.open("rb") as file:
-            start = file.read(132)
-        if start[128:] != b"DICM" and start[:2] not in _BARE_DICOM_STARTS:
+        if not _claims_dicom(path):
             return None
-        return pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(HEADER_TAGS))
+        return pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(tags))
     except (InvalidDicomError, EOFError, OSError, ValueError, NotImplementedError) as error:
         logger.debug("a file is not readable as DICOM: %s", type(error).__name__)
         return None
@@ -102,7 +138,13 @@ def _header(path: Path) -> Dataset | None:
 def planes_of(path: Path) -> Iterator[Plane]:
     """The image planes of one file: one, or one per frame of an enhanced CT; none for other objects."""
     header = _header(path)
-    if header is None or header.get("SOPClassUID") == _DICOMDIR_CLASS:
+    if header is not None:
+        yield from planes_of_header(path, header)
+
+
+def planes_of_header(path: Path, header: Dataset) -> Iterator[Plane]:
+    """As planes_of, of a header (HEADER_TAGS) that has been read; ``path`` is where its file lies, or will lie."""
+    if header.get("SOPClassUID") == _DICOMDIR_CLASS:
         return
     if not header.get("Rows") or not header.get("SeriesInstanceUID"):
         logger.debug("a DICOM object without an image is skipped")

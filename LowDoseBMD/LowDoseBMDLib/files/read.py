@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +33,11 @@ SAMPLED_VOXELS = 4e6
 _INT16 = np.iinfo(np.int16)
 
 
-def read_ct(path: Path, series: str | None = None) -> CTVolume:
+def read_ct(path: Path | Sequence[Path], series: str | None = None) -> CTVolume:
     """Read one CT.
 
-    path: a DICOM folder (searched with its subfolders), one DICOM file of a series, NIfTI (.nii, .nii.gz),
-    NRRD (.nrrd, .nhdr) or MetaImage (.mha, .mhd). series: SeriesInstanceUID or series number, DICOM only;
+    path: a DICOM folder (searched with its subfolders), one DICOM file of a series, the DICOM files of one study, NIfTI
+    (.nii, .nii.gz), NRRD (.nrrd, .nhdr) or MetaImage (.mha, .mhd). series: SeriesInstanceUID or series number, DICOM only;
     without it the series that suits best is chosen and ``acquisition.series_choice`` says why.
 
     Returns the CT with canonical axes (i to Left, j to Posterior, k to Superior), by permuting and flipping
@@ -44,11 +45,11 @@ def read_ct(path: Path, series: str | None = None) -> CTVolume:
 
     Raises Refusal with the reason and the way out when the data cannot be a CT that is fit to measure.
     """
-    path = Path(path)
-    if not path.exists():
+    path = Path(path) if isinstance(path, (str, Path)) else tuple(path)
+    if isinstance(path, Path) and not path.exists():
         raise Refusal("path_missing", "There is nothing at the given path. Check the spelling and that the drive "
                       "is connected.")
-    if path.is_file() and (kind := volumes.kind_of(path)):
+    if isinstance(path, Path) and path.is_file() and (kind := volumes.kind_of(path)):
         array, geometry = volumes.read_volume(path)
         acquisition = Acquisition(source=kind)
     else:
