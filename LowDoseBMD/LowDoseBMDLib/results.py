@@ -35,9 +35,12 @@ DICOM_NOT_WRITTEN = "dicom_not_written"
 
 PRINT_FILE = "report-for-print.html"
 
+STORED_FILE = "stored.json"
+"""What an archive said of the DICOM results that were sent to it."""
+
 RESULTS: tuple[str, ...] = ("measurement.json", "measurement.csv", "report.html", "keypoints.mrk.json", "sagittal.png",
                             "coronal.png", "axial_bone.png", "axial_tissue.png", "histogram.png", "segmentation.dcm",
-                            "report.dcm")
+                            "report.dcm", STORED_FILE)
 """What a study may have left in its folder: removed before new results, so that none of another run stands beside."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -55,21 +55,26 @@ def measure_study(source: Path | Sequence[Path], out: Path, settings: Settings =
     """Read, measure and write one study; returns the content of measurement.json.
 
     source: as of files.read.read_ct. A study that cannot be measured is a result too: its record has status ``refused`` and
-    says why. models:
-    already opened networks, for batches. Raises OSError when ``out`` cannot be written and BundleError or
-    ValueError when the settings cannot be met. A stage that fails on a scan refuses it (code ``internal``, logged).
+    says why. models: already opened networks, for batches. Raises OSError when ``out`` cannot be written, MemoryError when
+    there is not enough, and BundleError or ValueError when the settings cannot be met. A stage that fails on a scan refuses
+    it (code ``internal``, logged).
     """
-    return measure_from(lambda: read_ct(source, settings.series), source, out, settings, Stopwatch(progress), models)
+    watch = Stopwatch(progress)
+
+    def read() -> CTVolume:
+        with watch.stage("reading"):
+            return read_ct(source, settings.series)
+
+    return measure_from(read, source, out, settings, watch, models)
 
 
-def measure_from(read: Callable[[], CTVolume], source: Path, out: Path, settings: Settings = Settings(),
+def measure_from(read: Callable[[], CTVolume], source: Path | Sequence[Path], out: Path, settings: Settings = Settings(),
                  watch: Stopwatch | None = None, models: Models | None = None) -> dict[str, Any]:
     """As measure_study, for a CT that ``read`` brings. source: where its files then lie, for results in DICOM."""
     watch = watch or Stopwatch()
     _refuse_unwritable(out)
     try:
-        with watch.stage("reading"):
-            ct = read()
+        ct = read()
     except Refusal as refusal:
         return _write_refused(out, refusal, Acquisition(), settings, watch)
     return measure_ct(ct, out, settings, watch, models, source if ct.acquisition.source == "dicom" else None)
@@ -77,7 +82,7 @@ def measure_from(read: Callable[[], CTVolume], source: Path, out: Path, settings
 
 def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: Stopwatch | None = None,
                models: Models | None = None, dicom: Path | Sequence[Path] | None = None) -> dict[str, Any]:
-    """As measure_study, for a CT that is already in memory. dicom: where its series lies, or its files, for results in DICOM."""
+    """As measure_study, for a CT in memory. dicom: where its series lies, or its files, for results in DICOM."""
     watch = watch or Stopwatch()
     _refuse_unwritable(out)
     networks: dict[str, str] = {}

@@ -6,7 +6,7 @@ mask, because its array of all segments over all slices would take gigabytes whe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from .dicom_source import (
     SCHEME_NAME,
     DicomResultError,
     SourceSeries,
+    content_uid,
     frame_headers,
     mask_on_slices,
     read_source,
@@ -70,14 +71,13 @@ def write_dicom_seg(path: Path, rois: Rois, sources: Sequence[Path]) -> None:
 def _segmentation(source: SourceSeries, rois: Rois, masks: Mapping[str, Mask]) -> Dataset:
     from highdicom import PixelMeasuresSequence
     from highdicom.seg import Segmentation
-    from pydicom.uid import generate_uid
 
+    uid = content_uid("segmentation", __version__, source.sop_uids, *_content(masks, drawn_by_reader(rois)))
     row_mm, column_mm = source.geometry.spacing_kji_mm[1:]
     segmentation = Segmentation(
         frame_headers(source), _presence(source, masks), "BINARY",
-        [_description(n, STRUCTURES[name], name in drawn_by_reader(rois)) for n, name in enumerate(masks, 1)],
-        series_instance_uid=generate_uid(prefix=None), series_number=SERIES_NUMBER,
-        sop_instance_uid=generate_uid(prefix=None), instance_number=1,
+        [_description(n, STRUCTURES[name], name in drawn_by_reader(rois), uid) for n, name in enumerate(masks, 1)],
+        series_instance_uid=content_uid("series", uid), series_number=SERIES_NUMBER, sop_instance_uid=uid, instance_number=1,
         manufacturer=MANUFACTURER, manufacturer_model_name="LowDoseBMD", software_versions=__version__,
         device_serial_number="none", content_label="LOWDOSEBMD", content_description="Regions of a vBMD measurement",
         pixel_measures=PixelMeasuresSequence((row_mm, column_mm), source.slice_thickness_mm,
@@ -88,6 +88,13 @@ def _segmentation(source: SourceSeries, rois: Rois, masks: Mapping[str, Mask]) -
     segmentation.PixelData = _packed(segmentation, source, tuple(masks.values()))
     finish(segmentation)
     return segmentation
+
+
+def _content(masks: Mapping[str, Mask], drawn: Collection[str]) -> Iterator[str | bytes]:
+    """All that makes one segmentation of a series another one: names, who drew them, and their voxels."""
+    for name, mask in masks.items():
+        yield f"{name} {name in drawn} {mask.start_kji} {mask.voxels.shape}"
+        yield np.packbits(mask.voxels).tobytes()
 
 
 def _presence(source: SourceSeries, masks: Mapping[str, Mask]) -> np.ndarray:
@@ -134,18 +141,17 @@ def _frames(segmentation: Dataset, source: SourceSeries) -> Iterator[tuple[int, 
         yield int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber), k
 
 
-def _description(number: int, structure: Structure, edited: bool) -> highdicom.seg.SegmentDescription:
+def _description(number: int, structure: Structure, edited: bool, segmentation_uid: str) -> highdicom.seg.SegmentDescription:
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.seg import SegmentDescription
     from pydicom.sr.codedict import codes
-    from pydicom.uid import generate_uid
 
     algorithm = AlgorithmIdentificationSequence("LowDoseBMD", codes.cid7162.ArtificialIntelligence, __version__,
                                                 source=MANUFACTURER)
     description = SegmentDescription(
         number, structure.title, concept(structure.category), concept(structure.type),
         "SEMIAUTOMATIC" if edited else "AUTOMATIC", algorithm,
-        tracking_uid=generate_uid(prefix=None), tracking_id=structure.name)
+        tracking_uid=content_uid("segment", segmentation_uid, structure.name), tracking_id=structure.name)
     description.RecommendedDisplayCIELabValue = list(cielab(structure.colour))
     if structure.modifier:
         kind = description.SegmentedPropertyTypeCodeSequence[0]

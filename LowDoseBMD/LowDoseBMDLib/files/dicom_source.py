@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import uuid
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,6 +66,10 @@ class SourceSeries:
         return int(self.headers[0].NumberOfFrames) if self.multi_frame else len(self.headers)
 
     @property
+    def sop_uids(self) -> list[str]:
+        return [str(header.SOPInstanceUID) for header in self.headers]
+
+    @property
     def slice_thickness_mm(self) -> float:
         """As stated, else the distance between slices."""
         return self.planes[0].slice_thickness_mm or self.geometry.spacing_kji_mm[0]
@@ -75,6 +81,19 @@ class SourceSeries:
     @cached_property
     def planes_by_frame(self) -> dict[int, int]:
         return {self.frame_of(k): k for k in range(len(self.planes))}
+
+
+def content_uid(*content: str | bytes | Iterable[str]) -> str:
+    """A UID that follows from what an object says: the same result of the same slices is the same object in an archive.
+
+    So a study that is measured again, after a crash or on another machine, is not stored there twice. The form is that of
+    PS3.5 B.2, a UUID under the root 2.25; the UUID is one made from a name (RFC 9562, version 5).
+    """
+    digest = hashlib.sha256()
+    for part in content:
+        data = part if isinstance(part, bytes) else (part if isinstance(part, str) else "\n".join(part)).encode()
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, digest.hexdigest()).int}"
 
 
 def read_source(sources: Sequence[Path], geometry: Geometry | None = None) -> SourceSeries:

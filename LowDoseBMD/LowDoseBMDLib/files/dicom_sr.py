@@ -6,6 +6,7 @@ mean). What no dictionary has a code for (vBMD and its class) uses the private s
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -19,7 +20,7 @@ from .atomic import whole_file
 from .dicom_report_text import algorithm_parameters, sentences
 from .dicom_seg import concept, finish
 from .dicom_segments import StoredSegment, stored_segments
-from .dicom_source import MANUFACTURER, SCHEME, SourceSeries, read_source
+from .dicom_source import MANUFACTURER, SCHEME, SourceSeries, content_uid, read_source
 
 if TYPE_CHECKING:
     import highdicom
@@ -33,6 +34,9 @@ VBMD_LOW = Code("VBMDCI95L", SCHEME, "Lower limit of the 95 % interval of vBMD")
 VBMD_HIGH = Code("VBMDCI95U", SCHEME, "Upper limit of the 95 % interval of vBMD")
 P_BELOW_80 = Code("PBELOW80", SCHEME, "Probability that vBMD is below 80 mg/cm3")
 METHOD = Code("INTCAL", SCHEME, "Internal calibration on muscle and subcutaneous fat")
+OTHER_METHODS = {"line": Code("LINECAL", SCHEME, "Line of the scanner, without reference tissue"),
+                 "regression": Code("REGCAL", SCHEME, "Regression on the attenuation of bone, muscle and fat")}
+"""By the kind of calibration; the others read muscle and fat as the density scale."""
 VBMD_CLASS = Code("VBMDCLASS", SCHEME, "Class of mean vBMD")
 CLASSES = {
     "normal": Code("NORMAL", SCHEME, "Normal (above 120 mg/cm3)"),
@@ -81,13 +85,14 @@ def _segmentation_header(seg: Path | None) -> list[Dataset]:
 def _document(record: Mapping[str, Any], source: SourceSeries, segments: Mapping[str, StoredSegment],
               segmentation: list[Dataset]) -> Dataset:
     from highdicom.sr import Comprehensive3DSR
-    from pydicom.uid import generate_uid
 
     review = _accepted(record)
+    uid = content_uid("report", __version__, source.sop_uids, [str(header.SOPInstanceUID) for header in segmentation],
+                      _said(record))
     document = Comprehensive3DSR(
         [*source.headers, *segmentation], _content(record, source, segments)[0],
-        series_instance_uid=generate_uid(prefix=None), series_number=SERIES_NUMBER,
-        sop_instance_uid=generate_uid(prefix=None), instance_number=1, manufacturer=MANUFACTURER,
+        series_instance_uid=content_uid("series", uid), series_number=SERIES_NUMBER, sop_instance_uid=uid,
+        instance_number=1, manufacturer=MANUFACTURER,
         is_complete=True, is_final=review is not None, is_verified=review is not None,
         verifying_observer_name=person_name(review["reader"]) if review else None,
         verifying_organization=_institution(source) if review else None,
@@ -96,6 +101,12 @@ def _document(record: Mapping[str, Any], source: SourceSeries, segments: Mapping
         document.VerifyingObserverSequence[0].VerificationDateTime = dicom_time(review["signed_at"])
     finish(document)
     return document
+
+
+def _said(record: Mapping[str, Any]) -> str:
+    """All that makes one report of a series another one: not how long it took, nor on which computer."""
+    said = {name: value for name, value in record.items() if name not in ("seconds", "software", "acquisition")}
+    return json.dumps([said, algorithm_parameters(record)], sort_keys=True)
 
 
 def _accepted(record: Mapping[str, Any]) -> Mapping[str, str] | None:
@@ -145,7 +156,7 @@ def _device_uid() -> str:
 
 
 def _mean_group(record: Mapping[str, Any]) -> highdicom.sr.MeasurementsAndQualitativeEvaluations:
-    numbers = [*_vbmd(record["mean_vbmd_mg_cm3"], record["mean_vbmd_ci95"], MEAN),
+    numbers = [*_vbmd(record, record["mean_vbmd_mg_cm3"], record["mean_vbmd_ci95"], MEAN),
                _number(P_BELOW_80, record["p_below_80"], NO_UNIT)]
     return _pooled("mean_vbmd", VERTEBRA, [f"trabecular_{name}" for name in record["mean_of"]], record, numbers,
                    classes=[_class_of(record)])
@@ -161,7 +172,7 @@ def _class_of(record: Mapping[str, Any]) -> Code:
 
 def _level_groups(record: Mapping[str, Any], source: SourceSeries, segments: Mapping[str, StoredSegment]) -> list[Any]:
     return [_group(f"trabecular_{level['name']}", record,
-                   [*_statistics(level), *_vbmd(level["vbmd_mg_cm3"], level["vbmd_ci95"])],
+                   [*_statistics(level), *_vbmd(record, level["vbmd_mg_cm3"], level["vbmd_ci95"])],
                    segments, _slice_at(source, level["centre_lps_mm"]))
             for level in record["levels"] if level["hu_mean"] is not None]
 
@@ -185,10 +196,12 @@ def _statistics(entry: Mapping[str, Any]) -> list[highdicom.sr.Measurement | Non
             _number(ATTENUATION, entry["hu_median"], HU, MEDIAN), _number(VOLUME, entry["volume_mm3"], MM3)]
 
 
-def _vbmd(value: float | None, ci95: Sequence[float] | None,
+def _vbmd(record: Mapping[str, Any], value: float | None, ci95: Sequence[float] | None,
           derivation: Code | None = None) -> list[highdicom.sr.Measurement | None]:
     low, high = ci95 or (None, None)
-    return [_number(VBMD, value, MG_CM3, derivation, METHOD), _number(VBMD_LOW, low, MG_CM3),
+    calibration = record["calibration"].get("base") or record["calibration"]
+    method = OTHER_METHODS.get(calibration["kind"], METHOD)
+    return [_number(VBMD, value, MG_CM3, derivation, method), _number(VBMD_LOW, low, MG_CM3),
             _number(VBMD_HIGH, high, MG_CM3)]
 
 
