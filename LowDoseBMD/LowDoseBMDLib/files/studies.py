@@ -44,7 +44,7 @@ class Study:
 def find_studies(source: Path, skip: Path | None = None) -> list[Study]:
     """All studies, each once, in the order of their paths or of the CSV's rows.
 
-    source: a folder tree; a DICOMDIR; or a CSV with the column ``path`` and, if wanted, ``labels``, both relative to the CSV.
+    source: a folder tree; a DICOMDIR; or a CSV with the column ``path`` and, if wanted, ``labels``, both relative to it.
     skip: a folder inside source that is not searched, such as that of the results. DICOM files belong together by their
     StudyInstanceUID wherever they lie; of a study that has CT series only these are taken. Every volume file is a study.
     Raises ValueError when source is none of these, the CSV has no such column, or nothing is found.
