@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULE_FOLDERS = (ROOT / "LowDoseBMD", ROOT / "LowDoseBMDTrainer")
 
 LIGHT = frozenset({"numpy", "scipy", "SimpleITK", "pydicom", "highdicom", "jinja2", "matplotlib", "safetensors"})
-LATE = frozenset({"torch", "monai", "onnxruntime", "dask", "distributed", "psutil"})
+LATE = frozenset({"torch", "monai", "onnxruntime", "dask", "distributed", "psutil", "dicomweb_client", "requests",
+                  "urllib3"})
 """Imported inside the functions that need them: measuring works without torch, and starting is quick."""
 
 SLICER = frozenset({"slicer", "vtk", "qt", "ctk"})
@@ -218,7 +219,8 @@ def test_what_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     core = {distribution(line) for line in project["dependencies"]}
     extras = project["optional-dependencies"]
-    allowed = {LIBRARY: core | {distribution(line) for line in (*extras["torch"], *extras["cluster"])},
+    late = {distribution(line) for name in ("torch", "cluster", "dicomweb") for line in extras[name]}
+    allowed = {LIBRARY: core | late,
                TRAINER: core | {distribution(line) for line in extras["train"]}}
     missing = []
     for path in product_files():
@@ -231,4 +233,5 @@ def test_what_is_imported_is_declared() -> None:
 
 
 def distribution(requirement: str) -> str:
-    return re.match(r"[\w.-]+", requirement).group().lower()
+    """Its name as it is imported, where the two differ by the hyphen only."""
+    return re.match(r"[\w.-]+", requirement).group().lower().replace("-", "_")
