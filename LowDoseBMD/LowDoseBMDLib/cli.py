@@ -218,12 +218,13 @@ def _show(record: dict[str, Any], options: argparse.Namespace) -> None:
 
 def summary(record: dict[str, Any]) -> str:
     """The result in a few lines of text, flags included."""
+    from .record import why_provisional
     from .report.tables import TISSUES
 
     lines = []
     if record["status"] == "measured":
         low, high = record["mean_vbmd_ci95"]
-        provisional = " (provisional: uncalibrated)" if record["category_provisional"] else ""
+        provisional = f" (provisional: {why})" if (why := why_provisional(record)) else ""
         lines.append(f"vBMD {record['mean_vbmd_mg_cm3']:.1f} mg/cm3, 95 % interval {low:.1f} to {high:.1f}, mean of "
                      f"{', '.join(record['mean_of'])}; {record['category'].replace('_', ' ')}{provisional}")
     else:

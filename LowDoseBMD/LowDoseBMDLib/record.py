@@ -24,6 +24,9 @@ from .review import NOBODY, Reading
 SCHEMA_VERSION = 1
 """Of measurement.json; raised when a field changes its meaning or goes, not when one is added."""
 
+_PROVISIONAL = {"kvp": "other tube voltage than calibrated", "scanner": "other scanner than calibrated"}
+"""Flags that make the class of a site's own calibration provisional."""
+
 
 def to_dict(measurement: Measurement, acquisition: Acquisition, software: Mapping[str, Any],
             seconds: float | Mapping[str, float], reading: Reading = NOBODY) -> dict[str, Any]:
@@ -69,6 +72,17 @@ def to_dict(measurement: Measurement, acquisition: Acquisition, software: Mappin
         "review": None if reading.review is None else asdict(reading.review),
         "reopened": list(reading.reopened),
     }
+
+
+def why_provisional(record: Mapping[str, Any]) -> str:
+    """Why the class of a record is provisional, in words; empty when it is not."""
+    if not record["category_provisional"]:
+        return ""
+    if record["calibration"]["status"] != "site":
+        return "uncalibrated"
+    codes = {flag["code"] for flag in record["flags"]}
+    found = [text for code, text in _PROVISIONAL.items() if code in codes]
+    return " and ".join(found) or "calibrated for other scans"
 
 
 def _level_dict(level: LevelMeasurement) -> dict[str, Any]:

@@ -168,7 +168,7 @@ def test_acquisition_software_and_run_time_are_told() -> None:
                               study_date="20240131", series_uid="1.2.3.4", series_choice="thinnest of 3")
     text = Page(render_report(as_record(measured(), acquisition))).text
     for words in ("120 kV · 40 mA", "LUNG", "1.25 mm", "study of 2024-01-31", "1.2.3.4", "thinnest of 3",
-                  "LowDoseBMD 9.8.7", "sha256:abc123", "3.2 s", "muscle +50.0, fat -78.0 mg/cm³"):
+                  "LowDoseBMD 9.8.7", "sha256:abc123", "3.2 s", "muscle +50.0, fat −78.0 mg/cm³"):
         assert words in text
 
 

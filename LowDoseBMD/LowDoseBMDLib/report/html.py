@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ..headers import age_text
-from ..record import SCHEMA_VERSION
+from ..record import SCHEMA_VERSION, why_provisional
+from . import calibration_facts
 from .figures import captions
+from .numbers import NO_VALUE, UNKNOWN, number, with_unit
 from .tables import TISSUES
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -46,8 +48,6 @@ NEXT_STEPS = (
     "Where bone density matters for this patient, refer to QCT or DXA: this CT says nothing about it.",
 )
 SEX_TITLES = {"F": "female", "M": "male"}
-UNKNOWN = "not stated"
-NO_VALUE = "–"
 
 PRINT_PICTURE_PX = 210
 """Height of a picture on paper, at 96 pixels an inch: two rows and the tables fit on one page of A4."""
@@ -95,7 +95,8 @@ def _view(record: Mapping[str, Any], figures: Mapping[str, bytes]) -> dict[str, 
         "figures": _figures(figures),
         "facts": [*([("Reader", _reader(record))] if _read(record) else []),
                   ("Acquisition", _acquisition(acquisition)), ("Method", _method(record)),
-                  ("Calibration", _calibration(record)), ("Software", _software(record))],
+                  ("Calibration", calibration_facts.facts(record["calibration"], why_provisional(record))),
+                  ("Software", _software(record))],
         "statements": STATEMENTS,
     }
 
@@ -116,10 +117,10 @@ def _result(record: Mapping[str, Any]) -> dict[str, Any]:
     low, high = record["mean_vbmd_ci95"]
     limits = record.get("limits_mg_cm3") or [80.0, 120.0]
     return {
-        "value": _number(record["mean_vbmd_mg_cm3"], 1),
+        "value": number(record["mean_vbmd_mg_cm3"], 1),
         "interval": _interval(record["mean_vbmd_ci95"]),
         "category": CATEGORY_TITLES.get(record["category"], record["category"]),
-        "provisional": "provisional class: uncalibrated" if record["category_provisional"] else "",
+        "provisional": f"provisional class: {why}" if (why := why_provisional(record)) else "",
         "mean_of": "mean of " + " and ".join(record["mean_of"]) if len(record["mean_of"]) > 1
                    else f"{record['mean_of'][0]} only",
         "probability": _percent(record["p_below_80"]),
@@ -149,11 +150,11 @@ def _level(record: Mapping[str, Any], level: Mapping[str, Any]) -> dict[str, Any
     return {
         "name": level["name"],
         "used": level["used"],
-        "vbmd": _number(level["vbmd_mg_cm3"], 1),
+        "vbmd": number(level["vbmd_mg_cm3"], 1),
         "interval": _interval(level["vbmd_ci95"]),
         "hu": _spread(level["hu_mean"], level["hu_sd"]),
-        "median": _number(level.get("hu_median"), 0),
-        "volume": _number(level["volume_mm3"] / 1000, 1) if measured else NO_VALUE,
+        "median": number(level.get("hu_median"), 0),
+        "volume": number(level["volume_mm3"] / 1000, 1) if measured else NO_VALUE,
         "kept": _percent(level["kept_fraction"]) if measured else NO_VALUE,
         "state": _state(record, level),
     }
@@ -172,11 +173,11 @@ def _state(record: Mapping[str, Any], level: Mapping[str, Any]) -> str:
 
 def _tissue(name: str, tissue: Mapping[str, Any]) -> dict[str, str]:
     sides = tissue.get("side_hu") or {}
-    each = ", ".join(f"{_region(side)} {_number(hu, 0)}" for side, hu in sides.items()) if len(sides) > 1 else ""
+    each = ", ".join(f"{_region(side)} {number(hu, 0)}" for side, hu in sides.items()) if len(sides) > 1 else ""
     where = ", ".join(_region(structure) for structure in tissue["structures"])
     return {"name": name.capitalize(), "where": each + " HU" if each else where,
-            "hu": _spread(tissue["hu_mean"], tissue["hu_sd"]), "median": _number(tissue.get("hu_median"), 0),
-            "volume": _number(tissue["volume_mm3"] / 1000, 1)}
+            "hu": _spread(tissue["hu_mean"], tissue["hu_sd"]), "median": number(tissue.get("hu_median"), 0),
+            "volume": number(tissue["volume_mm3"] / 1000, 1)}
 
 
 def _region(name: str) -> str:
@@ -227,7 +228,7 @@ def _reader(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     automatic = record.get("automatic_mean_vbmd_mg_cm3")
     facts = [("Edited", ", ".join(edit_title(name) for name in record["edited"]) or "nothing"),
              *([("Left out", _left_out(record))] if _left_out(record) else []),
-             ("Before edits", f"{_number(automatic, 1)} mg/cm³" if automatic is not None else "no value")]
+             ("Before edits", f"{number(automatic, 1)} mg/cm³" if automatic is not None else "no value")]
     return [*facts, *(("Reopened", sentence) for sentence in record.get("reopened") or [])]
 
 
@@ -244,11 +245,11 @@ def _acquisition(acquisition: Mapping[str, Any]) -> list[tuple[str, str]]:
     scanner = " ".join(str(acquisition[key]) for key in ("manufacturer", "scanner") if acquisition.get(key))
     return [
         ("Scanner", scanner or UNKNOWN),
-        ("Tube", " · ".join((_unit(acquisition.get("kvp"), "kV"), _unit(acquisition.get("tube_current_ma"), "mA")))
-         if acquisition.get("tube_current_ma") else _unit(acquisition.get("kvp"), "kV")),
+        ("Tube", " · ".join((with_unit(acquisition.get("kvp"), "kV"), with_unit(acquisition.get("tube_current_ma"), "mA")))
+         if acquisition.get("tube_current_ma") else with_unit(acquisition.get("kvp"), "kV")),
         ("Kernel", acquisition.get("kernel") or UNKNOWN),
-        ("Slice thickness", _unit(acquisition.get("slice_thickness_mm"), "mm")),
-        ("Field of view", _unit(acquisition.get("field_of_view_mm"), "mm")),
+        ("Slice thickness", with_unit(acquisition.get("slice_thickness_mm"), "mm")),
+        ("Field of view", with_unit(acquisition.get("field_of_view_mm"), "mm")),
         ("Contrast agent", acquisition.get("contrast_agent") or UNKNOWN),
         ("Source", acquisition.get("source") or UNKNOWN),
         *_patient(acquisition),
@@ -264,36 +265,12 @@ def _patient(acquisition: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(title, text) for title, text in (("Age", age and age_text(age)), ("Sex", sex)) if text]
 
 
-def _calibration(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    calibration = record["calibration"]
-    facts = [("Name", calibration["name"]),
-             ("Status", "uncalibrated: literature constants, class provisional" if record["category_provisional"]
-              else f"fitted at this site ({calibration['status']})"),
-             ("Scale", f"{calibration['unit']}, mg/cm³")]
-    constants = [f"{tissue} {calibration[key]:+.1f}" for tissue, key in
-                 (("muscle", "muscle_mg_cm3"), ("fat", "fat_mg_cm3")) if calibration.get(key) is not None]
-    if constants:
-        facts.append(("Constants", ", ".join(constants) + " mg/cm³"))
-    facts.append(("Made for", _made_for(calibration)))
-    if calibration.get("cohort_size"):
-        facts.append(("Fitted on", f"{calibration['cohort_size']} pairs, {calibration.get('date') or 'no date'}"))
-    return facts
-
-
-def _made_for(calibration: Mapping[str, Any]) -> str:
-    scanner = calibration.get("scanner") or "any scanner"
-    kernel = calibration.get("kernel") or "any kernel"
-    return f"{_unit(calibration.get('kvp'), 'kV')}, {scanner}, {kernel}"
-
-
 def _method(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
-        ("Reads", "mean HU of trabecular bone on the CT's own grid, with the HU of the patient's muscle and fat as the "
-                  "density scale (after Zhao et al. 2024, doi 10.13609/j.cnki.1000-0313.2024.02.019)"),
+        ("Reads", calibration_facts.reads(record["calibration"])),
         ("Trabecular region", EROSION_TITLES.get(record.get("erosion"), str(record.get("erosion")))),
         ("Classes", "below 80 range of osteoporosis, 80 to 120 low bone mass, above 120 mg/cm³ normal (QCT consensus)"),
-        ("95 % interval", "from the noise of each region, the spread of muscle and fat between people, and what is not "
-                          "known of the constants"),
+        ("95 % interval", calibration_facts.interval(record["calibration"])),
     ]
 
 
@@ -315,20 +292,12 @@ def _run_time(seconds: Any) -> str:
 
 # --- numbers -----------------------------------------------------------------------------------------------
 
-def _number(value: float | None, digits: int) -> str:
-    """With a true minus sign, which does not break from its number and is read as minus."""
-    if value is None:
-        return NO_VALUE
-    text = f"{value:.{digits}f}"
-    return "0" if text == "-0" else text.replace("-", "−")
-
-
 def _interval(ci95: list[float] | None) -> str:
-    return NO_VALUE if ci95 is None else f"{_number(ci95[0], 0)} to {_number(ci95[1], 0)}"
+    return NO_VALUE if ci95 is None else f"{number(ci95[0], 0)} to {number(ci95[1], 0)}"
 
 
 def _spread(mean: float | None, sd: float | None) -> str:
-    return NO_VALUE if mean is None else f"{_number(mean, 0)} ± {_number(sd, 0)}"
+    return NO_VALUE if mean is None else f"{number(mean, 0)} ± {number(sd, 0)}"
 
 
 def _percent(fraction: float | None) -> str:
@@ -338,7 +307,3 @@ def _percent(fraction: float | None) -> str:
     if fraction < 0.01:
         return "< 1 %"
     return "> 99 %" if fraction > 0.99 else f"{100 * fraction:.0f} %"
-
-
-def _unit(value: float | None, unit: str) -> str:
-    return UNKNOWN if value is None else f"{value:g} {unit}"
