@@ -20,7 +20,7 @@ from .calibration_fit import PREDICTIONS, Fit, FitSettings, fit_rescaled, roi_va
 from .calibration_models import RescaledCalibration
 from .calibration_people import names_of
 from .cohort import Cohort
-from .diagnostics import Diagnostic, Proportion
+from .diagnostics import CutOff, Diagnostic, Proportion
 from .measurement import OSTEOPOROSIS_BELOW_MG_CM3
 
 FOLDS = 10
@@ -46,8 +46,9 @@ class HeldOut:
 @dataclass(frozen=True)
 class Performance:
     """Of one model against QCT. rmse_se: standard error of rmse. slope: of the prediction on QCT, least squares.
-    auc: None, and reason says why, when all people are on one side of the limit. coverage: people whose QCT density lies
-    within the model's 95 % interval."""
+    auc, cut_off: None, and reason says why, when all people are on one side of the limit. cut_off: of the prediction, for
+    the largest sensitivity at a specificity of at least 97 %; found on these people. coverage: people whose QCT density
+    lies within the model's 95 % interval."""
 
     n: int
     rmse_mg_cm3: float
@@ -58,6 +59,7 @@ class Performance:
     icc_agreement: Estimate
     auc: Estimate | None
     diagnostic: Diagnostic
+    cut_off: CutOff | None
     coverage: Proportion
     reason: str = ""
 
@@ -132,16 +134,17 @@ def performance(held_out: HeldOut, reference: np.ndarray) -> Performance:
     correlation = agreement.pearson(predicted, reference)
     try:
         auc, reason = diagnostics.roc(predicted, reference < limit, low_is_positive=True).auc, ""
+        cut_off = diagnostics.cut_off(predicted, reference, limit).specific
     except ValueError as error:
-        auc, reason = None, str(error)
+        auc, cut_off, reason = None, None, str(error)
     return Performance(
         n=len(reference), rmse_mg_cm3=rmse,
         rmse_se_mg_cm3=float(squares.std(ddof=1)) / math.sqrt(len(reference)) / (2 * rmse) if rmse else 0.0,
         bland_altman=agreement.bland_altman(predicted, reference),
         slope=correlation.value * float(predicted.std() / reference.std()), pearson=correlation,
         icc_agreement=agreement.icc_agreement(predicted, reference), auc=auc,
-        diagnostic=diagnostics.classify_table(predicted, reference, limit), coverage=coverage(held_out, reference),
-        reason=reason)
+        diagnostic=diagnostics.classify_table(predicted, reference, limit), cut_off=cut_off,
+        coverage=coverage(held_out, reference), reason=reason)
 
 
 def coverage(held_out: HeldOut, reference: np.ndarray) -> Proportion:
@@ -169,7 +172,8 @@ def recommend(fitted: Sequence[Candidate], scanners: int) -> tuple[str, str]:
 
 def _error(chosen: Candidate, best: Candidate, margin: float, equals: int) -> str:
     own = chosen.performance.rmse_mg_cm3
-    text = f"{TITLES[chosen.kind]}: on people left out of the fit it errs by {own:.1f} mg/cm³ (root mean square)"
+    text = (f"Recommended: {TITLES[chosen.kind]}. On people left out of the fit it errs by {own:.1f} mg/cm³ (root mean "
+            "square)")
     if equals == 1:
         return f"{text}, less than every other model."
     least = "the least" if chosen is best else f"the least is {best.performance.rmse_mg_cm3:.1f}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .cli_calibrate import add_calibrate_command
 from .cli_cohort import add_cohort_commands
 from .cli_output import MEASURED, SOME_FAILED, UNUSABLE, line, say
 from .failures import explain
@@ -79,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_batch(commands)
     _add_demo(commands)
     add_cohort_commands(commands)
+    add_calibrate_command(commands)
     return parser
 
 
