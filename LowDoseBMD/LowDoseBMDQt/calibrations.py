@@ -6,11 +6,13 @@ import html
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date as Date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import qt
 from LowDoseBMDLib.calibration import Calibration, TwoPointCalibration, load_calibration
+from LowDoseBMDLib.calibration_match import DAYS_PER_YEAR, OLD_YEARS, Fit, age_years, as_date, match
 from slicer.i18n import tr as _
 
 if TYPE_CHECKING:
@@ -52,38 +54,72 @@ def choicesOf(folder: str, chosen: str) -> list[Choice]:
     return [literature(), *(readChoice(path) for path in paths)]
 
 
-def factsText(calibration: Calibration) -> str:
-    """Unit, voltage, scanner, people and date of a calibration."""
-    facts = [f"mg/cm³ {calibration.unit}", f"{calibration.kvp:.0f} kV"]
+def factsText(calibration: Calibration, today: Date) -> str:
+    """Model, unit, voltage, scanner, people, scans and age of a calibration, as rich text."""
+    facts = [kindName(calibration.kind), f"mg/cm³ {calibration.unit}", f"{calibration.kvp:.0f} kV"]
     if calibration.provisional:
         return " · ".join([*facts, _("not fitted to any scanner: classes are provisional")])
-    facts.append(calibration.scanner or _("scanner not named"))
-    people, date = getattr(calibration, "cohort_size", 0), getattr(calibration, "date", "")
-    if people:
-        facts.append(_("{count} people").format(count=people))
-    if date:
-        facts.append(_("fitted {date}").format(date=date))
+    facts.append(calibration.scanner.replace(";", ", ") or _("scanner not named"))
+    facts.append(_("{count} people").format(count=calibration.cohort_size))
+    if calibration.highest_mg_cm3:
+        facts.append(_("{low:.0f} to {high:.0f} mg/cm³").format(low=calibration.lowest_mg_cm3,
+                                                                high=calibration.highest_mg_cm3))
+    if calibration.scans_from and calibration.scans_to:
+        facts.append(_("scans of {first} to {last}").format(first=calibration.scans_from, last=calibration.scans_to))
+    if calibration.date:
+        facts.append(_fitted(calibration.date, today))
     return " · ".join(html.escape(fact) for fact in facts)
+
+
+def kindName(kind: str) -> str:
+    """The model in a few words."""
+    return {"two_point": _("line through muscle and fat"), "shrunk_two_point": _("line through shrunk muscle and fat"),
+            "line": _("line of the scanner, without muscle and fat"), "regression": _("regression"),
+            "rescaled": _("rescaled for classes")}.get(kind, kind)
 
 
 def mismatchText(calibration: Calibration, acquisition: Acquisition | None) -> str:
     """What of the scan does not fit what the calibration was fitted on; empty when nothing is known to differ."""
     if acquisition is None:
         return ""
-    found = []
-    if acquisition.kvp and abs(acquisition.kvp - calibration.kvp) > 1:
-        found.append(_("This scan: {kvp:.0f} kV.").format(kvp=acquisition.kvp))
-    scanner = (acquisition.scanner or "").strip()
-    if calibration.scanner and scanner and scanner.lower() not in calibration.scanner.lower():
-        found.append(_("This scan: {scanner}.").format(scanner=scanner))
-    return " ".join(found)
+    found, told = match(calibration, acquisition), []
+    if found.kvp is Fit.DIFFERS:
+        told.append(_("This scan: {kvp:.0f} kV.").format(kvp=acquisition.kvp))
+    if found.scanner is Fit.DIFFERS:
+        told.append(_("This scan: {scanner}.").format(scanner=acquisition.scanner))
+    if found.kernel is Fit.DIFFERS:
+        told.append(_("This scan: kernel {kernel}, calibrated on {fitted}.").format(
+            kernel=acquisition.kernel, fitted=calibration.kernel.replace(";", ", ")))
+    return " ".join(told)
+
+
+def ageText(calibration: Calibration, today: Date) -> str:
+    """A warning when a site's calibration is old; empty when it is not, or when its age is not known."""
+    years = None if calibration.provisional else age_years(calibration, today)
+    if years is None or years <= OLD_YEARS:
+        return ""
+    return _("{years:.1f} years old: scanners drift by 1 to 2 HU a year. Fit it again on recent scans.").format(years=years)
+
+
+def _fitted(date: str, today: Date) -> str:
+    days = (today - as_date(date)).days
+    if days < 0:
+        return _("fitted {date}").format(date=date)
+    years = days / DAYS_PER_YEAR
+    ago = _("{years:.1f} years ago").format(years=years) if years >= 1 else _("{days} days ago").format(days=days)
+    return _("fitted {date}, {ago}").format(date=date, ago=ago)
 
 
 class CalibrationList:
-    """The combo box, its facts, and the button that chooses the folder. onChosen gets the path of a file, or ""."""
+    """The combo box, its facts, and the button that chooses the folder. onChosen gets the path of a file, or "".
 
-    def __init__(self, ui: Any, onChosen: Callable[[str], None]) -> None:
+    today: the day by which ages are told.
+    """
+
+    def __init__(self, ui: Any, onChosen: Callable[[str], None],
+                 today: Callable[[], Date] = Date.today) -> None:
         self._ui = ui
+        self._today = today
         self._onChosen = onChosen
         self._choices: list[Choice] = []
         self._filling = False
@@ -111,13 +147,13 @@ class CalibrationList:
         return likely if likely in found or not found else found[0]
 
     def showFacts(self, choice: Choice, acquisition: Acquisition | None) -> None:
-        """Facts of a choice, and where the scan differs from it."""
+        """Facts of a choice, where the scan differs from it, and whether it is old."""
         if choice.calibration is None:
             text = _warning(choice.problem)
         else:
-            text = factsText(choice.calibration)
-            if mismatch := mismatchText(choice.calibration, acquisition):
-                text += "<br>" + _warning(mismatch)
+            today = self._today()
+            warnings = (mismatchText(choice.calibration, acquisition), ageText(choice.calibration, today))
+            text = "<br>".join([factsText(choice.calibration, today), *(_warning(each) for each in warnings if each)])
         self._ui.calibrationFactsLabel.text = text
 
     def _onIndexChanged(self, index: int) -> None:

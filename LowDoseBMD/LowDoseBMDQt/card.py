@@ -79,8 +79,15 @@ def _classLine(measurement: Measurement) -> str:
     text = f"<b>{html.escape(categoryName(measurement.category))}</b>"
     if not measurement.category_provisional:
         return text
-    why = _("uncalibrated scanner") if measurement.calibration.provisional else _("other tube voltage than calibrated")
-    return f"{text} <span style='color:#8a5a00'>({_('provisional')}: {why})</span>"
+    return f"{text} <span style='color:#8a5a00'>({_('provisional')}: {_whyProvisional(measurement)})</span>"
+
+
+def _whyProvisional(measurement: Measurement) -> str:
+    if measurement.calibration.provisional:
+        return _("uncalibrated scanner")
+    reasons = {"kvp": _("other tube voltage than calibrated"), "scanner": _("other scanner than calibrated")}
+    codes = {flag.code for flag in measurement.flags}
+    return ", ".join(reason for code, reason in reasons.items() if code in codes)
 
 
 def _meanLine(measurement: Measurement) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
+from LowDoseBMDLib.calibration_match import Fit, match
 from LowDoseBMDLib.headers import is_sharp, names_contrast
 from slicer.i18n import tr as _
 
@@ -38,7 +39,7 @@ def warningText(acquisition: Acquisition, calibration: Calibration, spacingMm: t
         warnings.append(_("Sharp kernel: choose a soft-tissue series of the same scan if there is one."))
     if max(spacingMm) > THICK_SLICES_MM:
         warnings.append(_("Slices of {mm:.1f} mm: endplates mix into the region.").format(mm=max(spacingMm)))
-    if acquisition.kvp and abs(acquisition.kvp - calibration.kvp) > 1:
+    if match(calibration, acquisition).kvp is Fit.DIFFERS:
         warnings.append(_("{scan:.0f} kV, but the calibration holds for {fitted:.0f} kV.").format(
             scan=acquisition.kvp, fitted=calibration.kvp))
     return " ".join(warnings)

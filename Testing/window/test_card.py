@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 pytest.importorskip("slicer_adapter")
 import small_torso as torso
 from LowDoseBMDLib.calibration import TwoPointCalibration
+from LowDoseBMDLib.calibration_models import LineCalibration
 from LowDoseBMDLib.ctvolume import Acquisition
 from LowDoseBMDLib.flags import Flag, Severity
 from LowDoseBMDLib.measurement import Measurement, measure
@@ -81,8 +84,6 @@ def test_a_site_calibration_is_not_provisional(part) -> None:
 def test_graver_flags_come_first_and_refusals_are_the_card_itself(part) -> None:
     flags = tuple(Flag(each.value, each, each.value) for each in
                   (Severity.INFO, Severity.REFUSED, Severity.CAUTION, Severity.LIMITED))
-    from dataclasses import replace
-
     listed = part("card").notes(replace(measurement(), flags=flags))
     assert [flag.code for flag in listed] == ["limited", "caution", "info"]
 
@@ -105,3 +106,27 @@ def test_the_voltage_of_a_site_calibration_must_fit(part) -> None:
     assert calibrations.mismatchText(site, fitting) == ""
     assert calibrations.mismatchText(site, Acquisition(kvp=100.0, scanner="Aquilion")) == (
         "This scan: 100 kV. This scan: Aquilion.")
+    assert calibrations.mismatchText(replace(site, kernel="B30f"), replace(fitting, kernel="B70f")) == (
+        "This scan: kernel B70f, calibrated on B30f.")
+
+
+def test_the_class_says_when_the_scanner_is_another_one(part) -> None:
+    site = TwoPointCalibration(status="site", cohort_size=50, scanner="LightSpeed VCT")
+    ct = replace(torso.ct(), acquisition=Acquisition(kvp=120.0, scanner="Aquilion"))
+    text = part("card").cardHtml(measure(ct, torso.rois(), site), "measured")
+    assert "(provisional: other scanner than calibrated)" in text
+
+
+def test_facts_of_a_calibration_tell_its_people_and_its_age(part) -> None:
+    calibrations, today = part("calibrations"), date(2026, 11, 20)
+    line = LineCalibration(name="Ours", status="site", cohort_size=61, scanner="CT <1>;CT 2", kvp=100, date="2024-03-01",
+                           scans_from="2023-05-02", scans_to="2024-02-01", lowest_mg_cm3=31, highest_mg_cm3=204,
+                           intercept_mg_cm3=8, slope_mg_cm3_per_hu=0.8, intercept_variance=1, slope_variance=1e-4,
+                           covariance=0, residual_sd_mg_cm3=4)
+    text = calibrations.factsText(line, today)
+    assert text == ("line of the scanner, without muscle and fat · mg/cm³ K2HPO4 · 100 kV · CT &lt;1&gt;, CT 2 · "
+                    "61 people · 31 to 204 mg/cm³ · scans of 2023-05-02 to 2024-02-01 · fitted 2024-03-01, 2.7 years ago")
+    assert calibrations.ageText(line, today).startswith("2.8 years old")
+    assert calibrations.ageText(line, date(2026, 1, 31)) == "", "two years less a day"
+    assert calibrations.factsText(line, date(2024, 3, 31)).endswith("fitted 2024-03-01, 30 days ago")
+    assert calibrations.ageText(TwoPointCalibration(date="1999-01-01"), today) == "", "literature has no scanner to drift"
