@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
-from .cli_output import MEASURED, SOME_FAILED, say
+from .cli_output import MEASURED, SOME_FAILED, line, say
 
 COHORTS = ("literature", "paper-like", "paper-numbers")
 
@@ -34,14 +35,21 @@ def _add_agree(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_cohort(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("cohort", help="draw a synthetic cohort of numbers, to try agree without patients")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="the CSV file to write")
-    parser.add_argument("--count", type=int, help="how many people, 1406 without it")
+    parser = commands.add_parser("cohort", help="draw a synthetic cohort, to try agree without patients")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="the CSV file to write; a folder with --images")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--count", type=int, help="how many people in numbers, 1406 without it")
+    size.add_argument("--images", type=int, metavar="N", help="make a phantom CT of each of N people and measure it; the "
+                      "folder then holds cohort.csv, truth.csv, summary.json and all results. Started again, it goes "
+                      "on where it was ended")
     parser.add_argument("--seed", type=int, default=1, help="another seed draws other people")
     parser.add_argument("--kind", choices=COHORTS, default=COHORTS[0],
                         help="literature: HU of bone, muscle and fat scatter as published, densities by the two-point line "
                              "(default); paper-like: the same with what could explain the paper's result; paper-numbers: "
                              "no HU, 1406 pairs of densities drawn to the paper's means, SDs and correlation")
+    parser.add_argument("--workers", type=int, default=1, help="how many people in images are measured at a time")
+    parser.add_argument("--calibration", type=Path, help="a calibration file for images; default: literature constants")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line on standard output, for images")
     parser.add_argument("--verbose", action="store_true")
     parser.set_defaults(run=run_cohort)
 
@@ -70,6 +78,8 @@ def run_agree(options: argparse.Namespace) -> int:
 
 def run_cohort(options: argparse.Namespace) -> int:
     """``lowdosebmd cohort``."""
+    if options.images is not None:
+        return _run_images(options)
     from . import cohort_synthesis as synthesis
     from .cohort import write_cohort
 
@@ -85,6 +95,50 @@ def run_cohort(options: argparse.Namespace) -> int:
     write_cohort(options.out, cohort)
     say(f"{len(cohort)} synthetic people: {options.out}")
     return MEASURED
+
+
+def _run_images(options: argparse.Namespace) -> int:
+    from .calibration import load_calibration
+    from .cohort_images import COHORT_FILE, ImageCohort, run_image_cohort
+
+    calibration = load_calibration(options.calibration) if options.calibration else None
+    cohort = ImageCohort(options.images, options.seed, options.kind, calibration)
+    summary = run_image_cohort(options.out, cohort, line if options.json else lambda entry: say(_person(entry)),
+                               options.workers)
+    if options.json:
+        line(summary)
+    else:
+        say(f"{_image_summary(summary)}\nCohort: {options.out / COHORT_FILE}; compare it with: lowdosebmd agree "
+            f"{options.out / COHORT_FILE} -o OUT")
+    return MEASURED if summary["status"] == {"measured": summary["people"]} else SOME_FAILED
+
+
+def _person(entry: dict[str, Any]) -> str:
+    from .cohort_image_errors import reasons_of, status_of
+
+    if status_of(entry) == "measured":
+        return f"{entry['key']}: {entry['result']['measured_mg_cm3']:.1f} mg/cm3, {entry['seconds']:.0f} s"
+    return f"{entry['key']}: {status_of(entry)}, {' '.join(reasons_of(entry))}"
+
+
+def _image_summary(summary: dict[str, Any]) -> str:
+    """The content of summary.json in a few lines of text."""
+    lines = [f"{summary['people']} synthetic people in images: "
+             + ", ".join(f"{count} {status}" for status, count in summary["status"].items())]
+    lines += [f"  {count} x {reason}" for reason, count in summary["reasons"].items()]
+    if summary["other_vertebra"]:
+        lines.append(f"  {summary['other_vertebra']} measured at another vertebra than was thought")
+    for name, unit in (("spine", "hu"), ("muscle", "hu"), ("fat", "hu"), ("vbmd", "mg_cm3")):
+        error = summary["image_errors"][f"{name}_{unit}"]
+        if error["sd"] is not None:
+            words = {"hu": "HU", "mg_cm3": "mg/cm3"}[unit]
+            lines.append(f"  error of the images alone, {name}: {error['mean']:+.1f} +- {error['sd']:.1f} {words}")
+    times = summary["seconds_per_study"]
+    if times["stages"]:
+        shares = sorted(times["stages"].items(), key=lambda stage: -stage[1]["share"])
+        lines.append(f"  {times['median']:.1f} s per study (median): "
+                     + ", ".join(f"{name} {100 * stage['share']:.0f} %" for name, stage in shares))
+    return "\n".join(lines)
 
 
 def _refuse_existing(path: Path) -> None:
