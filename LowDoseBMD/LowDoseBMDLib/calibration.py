@@ -330,10 +330,11 @@ def calibration_from_dict(data: Any) -> Calibration:
 
 
 def _kind_of(data: dict[str, Any]) -> type[Provenance]:
-    kind, known = data.get("kind"), _kinds()
+    kind, version = data.get("kind"), data["schema_version"]
+    known = _kinds() if version > 1 else {TwoPointCalibration.kind: TwoPointCalibration}
     if not isinstance(kind, str) or kind not in known:
-        raise ValueError(f"calibration field 'kind' is {kind!r}; this program knows {', '.join(known)}: "
-                         "update the program or fit one of these")
+        raise ValueError(f"calibration field 'kind' is {kind!r}; with schema_version {version} this program knows "
+                         f"{', '.join(known)}: update the program or fit one of these")
     return known[kind]
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import small_torso as torso
 from LowDoseBMDLib.anatomy import LEVELS
-from LowDoseBMDLib.calibration import TwoPointCalibration
+from LowDoseBMDLib.calibration import Calibration, TwoPointCalibration
+from LowDoseBMDLib.calibration_models import LineCalibration, RescaledCalibration
 from LowDoseBMDLib.ctvolume import Acquisition, CTVolume
 from LowDoseBMDLib.flags import Flag, Severity
 from LowDoseBMDLib.geometry import Geometry
@@ -357,3 +358,37 @@ def test_a_single_level_of_doubtful_name_is_refused():
     assert result.status == "refused" and "level_unknown" in codes(result)
     assert result.mean_vbmd_mg_cm3 is None
     assert measure(torso.ct(), replace(one, flags=()), CALIBRATION).status == "measured"
+
+
+LINE = LineCalibration(name="Line", status="site", cohort_size=80, intercept_mg_cm3=8.0, slope_mg_cm3_per_hu=0.8,
+                       intercept_variance=1.0, slope_variance=1e-4, covariance=-0.005, residual_sd_mg_cm3=4.0)
+
+
+@pytest.mark.parametrize("names", [("psoas_left", "psoas_right"), ("fat_anterior",),
+                                   ("psoas_left", "psoas_right", "fat_anterior"), ()])
+@pytest.mark.parametrize("calibration", [LINE, RescaledCalibration(name="R", base=LINE, intercept_mg_cm3=0.0, slope=1.0,
+                                                                   status="site", cohort_size=80)])
+def test_a_line_needs_no_muscle_and_fat(calibration: Calibration, names: tuple[str, ...]) -> None:
+    """8 + 0.8 * 128 HU; without tissue nothing tells whether the scanner still reads as it did."""
+    result = measure(torso.ct(), torso.without(torso.rois(), *names), calibration)
+    assert result.status == "measured"
+    assert result.mean_vbmd_mg_cm3 == pytest.approx(110.4)
+    variance = 1 + 128**2 * 1e-4 - 2 * 128 * 0.005 + 16
+    assert result.mean_vbmd_sd_mg_cm3 == pytest.approx(np.sqrt(variance + (0.8 * np.hypot(
+        *(result.level(name).hu_se for name in ("L1", "L2"))) / 2)**2))
+    found = {flag.code: flag for flag in result.flags}
+    missing = {code for code, tissue in (("no_muscle", "psoas_left"), ("no_fat", "fat_anterior")) if tissue in names}
+    assert found.keys() & {"no_muscle", "no_fat"} == missing
+    assert all(found[code].severity is Severity.LIMITED for code in missing)
+    json.dumps(to_dict(result, Acquisition(), {}, 0.1), allow_nan=False)
+
+
+def test_a_line_measures_where_muscle_and_fat_read_alike() -> None:
+    result = measure(torso.ct(fat=20.0), torso.rois(), LINE)
+    assert result.mean_vbmd_mg_cm3 == pytest.approx(110.4)
+    assert next(flag for flag in result.flags if flag.code == "tissue_contrast").severity is Severity.LIMITED
+
+
+def test_a_refusal_for_want_of_tissue_is_said_once() -> None:
+    flags = measure(torso.ct(), torso.without(torso.rois(), "fat_anterior"), CALIBRATION).flags
+    assert [flag.code for flag in flags].count("no_fat") == 1
