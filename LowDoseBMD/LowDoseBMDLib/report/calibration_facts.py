@@ -27,14 +27,14 @@ READS = {
 _PAPER_READS = ("mean HU of trabecular bone on the CT's own grid, with the HU of the patient's muscle and fat as the "
                 "density scale (after Zhao et al. 2024, doi 10.13609/j.cnki.1000-0313.2024.02.019)")
 _INTERVALS = {
-    "two_point": "the noise of each region, the spread of muscle and fat between people, and what is not known of the "
-                 "constants",
-    "shrunk_two_point": "the noise of each region, what is not known of muscle and fat on this scanner, and what is not "
-                        "known of the constants",
-    "line": "the noise of the vertebral regions, and what is not known of the line",
-    "regression": "the noise of each region, and what is not known of the coefficients",
+    "two_point": ("the noise of each region", "the spread of muscle and fat between people",
+                  "what is not known of the constants"),
+    "shrunk_two_point": ("the noise of each region", "what is not known of muscle and fat on this scanner",
+                         "what is not known of the constants"),
+    "line": ("the noise of the vertebral regions", "what is not known of the line"),
+    "regression": ("the noise of each region", "what is not known of the coefficients"),
 }
-_RESIDUAL = ", with the scatter of people on whom it was not fitted"
+_RESIDUAL = "the scatter that is left in people on whom it was not fitted"
 
 
 def facts(calibration: Mapping[str, Any], why_provisional: str = "") -> list[tuple[str, str]]:
@@ -55,8 +55,9 @@ def reads(calibration: Mapping[str, Any]) -> str:
 def interval(calibration: Mapping[str, Any]) -> str:
     """What the 95 % interval holds."""
     inner = _inner(calibration)
-    return f"from {_INTERVALS.get(inner['kind'], 'the noise of each region')}" + (
-        _RESIDUAL if inner.get("residual_sd_mg_cm3") else "")
+    parts = [*_INTERVALS.get(inner["kind"], ("the noise of each region",)),
+             *([_RESIDUAL] if inner.get("residual_sd_mg_cm3") else [])]
+    return f"from {', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else f"from {parts[0]}"
 
 
 def equation(calibration: Mapping[str, Any]) -> str:
@@ -80,7 +81,7 @@ def _constants(calibration: Mapping[str, Any]) -> list[tuple[str, str]]:
     if base := calibration.get("base"):
         found.append(("v is of", f"{TITLES.get(base['kind'], base['kind'])}: {equation(base)}"))
     if _inner(calibration)["kind"] == "shrunk_two_point":
-        found.append(("Own tissue counts", _weights(_inner(calibration))))
+        found.append(("Weight of own tissue", _weights(_inner(calibration))))
     return found
 
 
@@ -100,10 +101,10 @@ def _cohort(calibration: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(("Reference", calibration["reference"]))
     low, high = calibration.get("lowest_mg_cm3"), calibration.get("highest_mg_cm3")
     if low or high:
-        found.append(("Range", f"{number(low, 0)} to {number(high, 0)} mg/cm³"))
+        found.append(("Cohort's vBMD", f"{number(low, 0)} to {number(high, 0)} mg/cm³"))
     tissues = [_tissue(calibration, name) for name in ("muscle", "fat")
                if calibration.get(f"expected_{name}_hu") is not None]
-    return [*found, ("Its tissue reads", ", ".join(tissues) + " HU")] if tissues else found
+    return [*found, ("Cohort's tissue", ", ".join(tissues) + " HU")] if tissues else found
 
 
 def _tissue(calibration: Mapping[str, Any], name: str) -> str:
