@@ -8,7 +8,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,14 @@ from typing import Any
 from . import __version__
 from .cli_calibrate import add_calibrate_command
 from .cli_cohort import add_cohort_commands
+from .cli_drift import add_drift_command
 from .cli_output import MEASURED, SOME_FAILED, UNUSABLE, line, say
 from .failures import explain
 from .inference import DEVICES, ENGINES, Cancelled, Progress, silent
 from .pipeline import EROSIONS
+
+SCHEMES = ("totalsegmentator", "verse", "lowdosebmd")
+"""Label values that are understood (schemes.py), the default first."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     add_cohort_commands(commands)
     add_calibrate_command(commands)
+    add_drift_command(commands)
     return parser
 
 
@@ -105,15 +110,25 @@ def _add_measure(commands: argparse._SubParsersAction) -> None:
     given = parser.add_mutually_exclusive_group()
     given.add_argument("--labels", type=Path, help="start from an existing label map instead of the networks")
     given.add_argument("--rois", type=Path, help="measure these (corrected) regions as they are")
-    parser.add_argument("--scheme", choices=("totalsegmentator", "verse", "lowdosebmd"), default="totalsegmentator",
-                        help="label values of --labels")
+    parser.add_argument("--scheme", choices=SCHEMES, default=SCHEMES[0], help="label values of --labels")
     parser.set_defaults(run=run_measure)
 
 
 def _add_batch(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("batch", help="many studies: a folder tree or a CSV with a column 'path'")
-    parser.add_argument("studies", type=Path)
+    parser = commands.add_parser("batch", help="many studies: a folder tree, a DICOMDIR, or a CSV with a column 'path'")
+    parser.add_argument("studies", type=Path, help="folder tree, DICOMDIR, or CSV with a column 'path' (and 'labels': label "
+                        "maps to start from instead of the networks)")
     _common(parser)
+    parser.add_argument("--resume", action="store_true", help="go on with the batch in --out: measure what is missing, "
+                        "failed for a passing reason, or was made by other models, settings, calibration or version")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="studies at a time on this machine; more than 1 "
+                        "needs Dask (pip install distributed)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="measure on the workers of this Dask cluster, for example "
+                        "tcp://host:8786; all must see the studies and --out under the same paths")
+    parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="longest time for one study (600)")
+    parser.add_argument("--memory", type=float, default=6, metavar="GB", help="most memory for one study (6)")
+    parser.add_argument("--scheme", choices=SCHEMES, default=SCHEMES[0], help="label values of the label maps of a CSV")
+    parser.add_argument("--identified", action="store_true", help="name the sources in summary.csv and overview.html")
     parser.set_defaults(run=run_batch)
 
 
@@ -167,11 +182,20 @@ def run_measure(options: argparse.Namespace) -> int:
 
 def run_batch(options: argparse.Namespace) -> int:
     """``lowdosebmd batch``."""
-    from .batch import run_studies
+    from .batch import OVERVIEW, SUMMARY, Options, run_studies
+    from .runner import Limits
 
-    rows = run_studies(options.studies, options.out, settings_from(options),
-                       lambda row: line(row) if options.json else print(_batch_row(row)))
-    return MEASURED if rows and all(row["status"] == "measured" for row in rows) else SOME_FAILED
+    if options.scheduler and options.workers != 1:
+        raise ValueError("--workers is for this machine and --scheduler for a cluster; leave one of them out")
+    rows = run_studies(options.studies, options.out, settings_from(options), _batch_report(options),
+                       Options(options.resume, options.workers, options.scheduler,
+                               Limits(options.timeout, options.memory), options.identified))
+    counts = {state: sum(row["status"] == state for row in rows) for state in ("measured", "refused", "failed")}
+    if not options.json:
+        _clear_progress()
+        say(f"{len(rows)} studies: {', '.join(f'{count} {state}' for state, count in counts.items())}\n"
+             f"Summary: {options.out / SUMMARY}\nOverview: {options.out / OVERVIEW}")
+    return MEASURED if counts["measured"] == len(rows) else SOME_FAILED
 
 
 def run_demo(options: argparse.Namespace) -> int:
@@ -253,8 +277,29 @@ def summary(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _batch_report(options: argparse.Namespace) -> Callable[[dict[str, Any], Any], None]:
+    """A line for each study on standard output, and on a terminal below it how far the batch is."""
+    def report(row: dict[str, Any], progress: Any) -> None:
+        if options.json:
+            line(row)
+            return
+        _clear_progress()
+        say(_batch_row(row))
+        if sys.stderr.isatty():
+            left = f", {_duration(progress.seconds_left)} left"
+            print(f"{progress.ended} of {progress.total} studies{left}", end="", file=sys.stderr, flush=True)
+
+    return report
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
 def _batch_row(row: dict[str, Any]) -> str:
-    value = row.get("mean_vbmd_mg_cm3")
-    return f"{row['study']}: {row['status']}" + (f", {value} mg/cm3" if value is not None else f", {row['reason']}")
-
-
+    value = row["mean_vbmd_mg_cm3"]
+    note = f" ({row['note']})" if row["note"] else ""
+    return f"{row['study']}: {row['status']}" + (f", {value} mg/cm3" if value is not None else f", {row['reason']}") + note

@@ -30,6 +30,9 @@ from .splitting import split_vertebrae
 from .tissues import find_tissues
 from .vertebrae import assess_levels, trabecular_mask
 
+MODELS: tuple[str, ...] = ("bones", "bodies", "keypoints")
+"""Names of the bundles, in the order of the fields of Models."""
+
 EROSIONS: tuple[str, ...] = ("physical", "paper", "voxels")
 
 NEAR_LEVELS = ("T11", *LEVELS, "L3")
@@ -82,7 +85,7 @@ def open_models(folder: Path | None = None, engine: str = "auto", device: str = 
     Raises bundle.BundleError when one is missing or not what it says, ValueError when the engine is not there.
     """
     home = folder or models_folder()
-    return Models(*(open_engine(load_bundle(home / name), engine, device) for name in ("bones", "bodies", "keypoints")))
+    return Models(*(open_engine(load_bundle(home / name), engine, device) for name in MODELS))
 
 
 def propose_rois(ct: CTVolume, models: Models, erosion: str = "physical", watch: Stopwatch | None = None) -> Rois:

@@ -47,6 +47,9 @@ MESSAGE_CHARACTERS = 2000
 PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 """What must be on the path of a process that imports this package."""
 
+NO_PAGES = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+THIS_MACHINE = "127.0.0.1:0"
+"""Dask serves web pages about its work: none here, and on no other address than this machine's own."""
 STARTED_TOPIC = "lowdosebmd-started"
 NO_DASK = ("--workers and --scheduler need Dask, which is not installed: python -m pip install distributed psutil (or "
            "lowdosebmd[cluster]). Without them the studies are measured one after the other.")
@@ -77,7 +80,7 @@ class Outcome:
     """How a task ended.
 
     status: done, failed, timeout, out_of_memory, killed. result: the JSON object that the task printed last, None when there
-    is none. message: empty, or what happened in words, with the end of what the task wrote to standard error.
+    is none. message: empty, or a line that says what happened, then the end of what the task wrote to standard error.
     peak_memory_mb (10^6 bytes): None where the system does not tell. transient: another try may end better.
     """
 
@@ -140,7 +143,7 @@ def run_task(module: str, task: Task, limits: Limits, share: int = 1, wanted: Ca
         result, complaint = _last_object(out), _tail(errors)
     status, message = _verdict(code, ended_by, result, limits)
     transient = status in (TIMEOUT, MEMORY, KILLED) or bool(status == FAILED and result and result.get("transient"))
-    message = "" if status == DONE else f"{message} {complaint}".strip()
+    message = "" if status == DONE else f"{message}\n{complaint}".strip()
     return Outcome(task.key, status, result, message, round(time.monotonic() - begun, 3), peak_mb, transient)
 
 
@@ -329,13 +332,17 @@ def run_on_worker(module: str, task: Task, limits: Limits) -> Outcome:
 def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
     """A client of the given cluster, or of one with so many threads in this process, which starts the tasks' processes."""
     try:
+        import dask
         from distributed import Client, LocalCluster
     except ImportError:
         raise ValueError(NO_DASK) from None
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # it tells every start and end of its parts
     if scheduler is not None:
         with Client(scheduler, set_as_default=False) as client:
             yield client
         return
-    with (LocalCluster(n_workers=1, threads_per_worker=workers, processes=False, dashboard_address=None, memory_limit=0)
-          as cluster, Client(cluster, set_as_default=False) as client):
+    with (dask.config.set(NO_PAGES),
+          LocalCluster(n_workers=1, threads_per_worker=workers, processes=False, memory_limit=0,
+                       dashboard_address=THIS_MACHINE, worker_dashboard_address=THIS_MACHINE) as cluster,
+          Client(cluster, set_as_default=False) as client):
         yield client
