@@ -15,7 +15,7 @@ import numpy as np
 import pydicom
 import pytest
 from LowDoseBMDLib.anatomy import STRUCTURES
-from LowDoseBMDLib.calibration import TwoPointCalibration
+from LowDoseBMDLib.calibration import TwoPointCalibration, calibration_to_dict
 from LowDoseBMDLib.ctvolume import CTVolume
 from LowDoseBMDLib.files.dicom import source_files
 from LowDoseBMDLib.files.dicom_results import write_dicom_results
@@ -31,6 +31,7 @@ from LowDoseBMDLib.review import Review
 from LowDoseBMDLib.rois import LevelFinding, Mask, Rois
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
+from test_calibration_models import RESCALED_LINE
 
 SHAPE_KJI = (24, 22, 26)
 """22 x 26 pixels do not fill whole bytes, so frames of a bit per pixel share some."""
@@ -512,6 +513,15 @@ def test_a_report_without_segmentation_refers_to_slices(a_study: Study) -> None:
     z = a_study.record["levels"][1]["centre_lps_mm"][2]
     source = next(ds for ds in map(pydicom.dcmread, a_study.files) if ds.SOPInstanceUID == image.referenced_sop_instance_uid)
     assert abs(float(source.ImagePositionPatient[2]) - z) <= SPACING_IJK_MM[2] / 2
+
+
+def test_the_method_of_a_vbmd_is_that_of_its_calibration(a_study: Study) -> None:
+    """A rescaled line; the method of the two-point line is "INTCAL", muscle and fat as the scale."""
+    record = a_study.record | {"calibration": calibration_to_dict(RESCALED_LINE)}
+    write_dicom_sr(a_study.out / "report.dcm", record, a_study.files, None)
+    groups = read_document(a_study.out / "report.dcm").content.get_image_measurement_groups()
+    told = [number.method.value for group in groups for number in group.get_measurements() if number.name.value == "VBMD"]
+    assert told and set(told) == {"LINECAL"}
 
 
 def test_a_refused_study_reports_why_and_has_no_segmentation(a_study: Study) -> None:
