@@ -28,6 +28,8 @@ def _add_agree(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("-o", "--out", type=Path, help="folder for agreement.html, agreement.json, Table 1 and Figures 2-7")
     parser.add_argument("--columns", default="", metavar="OURS=THEIRS,...",
                         help="what the file calls a column, for example reference=QCT,measured=AI")
+    parser.add_argument("--calibration", type=Path, help="compute the measured densities anew from spine_hu, muscle_hu and "
+                        "fat_hu with this calibration file")
     parser.add_argument("--template", action="store_true", help="write an empty COHORT with all columns, and stop")
     parser.add_argument("--json", action="store_true", help="the content of agreement.json on standard output")
     parser.add_argument("--verbose", action="store_true")
@@ -65,10 +67,18 @@ def run_agree(options: argparse.Namespace) -> int:
         return MEASURED
     if options.out is None:
         raise ValueError("agree needs a folder for its results; give one with -o")
+    from .calibration import load_calibration
+    from .calibration_apply import apply
     from .report.agreement import summary, write_agreement
 
-    cohort = read_cohort(options.cohort, parse_columns(options.columns))
-    record = write_agreement(cohort, options.out, options.cohort.name)
+    columns = parse_columns(options.columns)
+    if options.calibration is None:
+        cohort, applied = read_cohort(options.cohort, columns), None
+    else:
+        calibration = load_calibration(options.calibration)
+        cohort = read_cohort(options.cohort, columns, needed=("id", "reference_mg_cm3", "spine_hu"))
+        applied = apply(calibration, cohort, options.calibration.name)
+    record = write_agreement(cohort, options.out, options.cohort.name, applied)
     if options.json:
         say(json.dumps(record))
     else:
@@ -80,6 +90,8 @@ def run_cohort(options: argparse.Namespace) -> int:
     """``lowdosebmd cohort``."""
     if options.images is not None:
         return _run_images(options)
+    if options.calibration is not None:
+        raise ValueError("--calibration is of people in images; give how many with --images, or leave it out")
     from . import cohort_synthesis as synthesis
     from .cohort import write_cohort
 

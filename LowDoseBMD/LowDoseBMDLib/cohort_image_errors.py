@@ -52,7 +52,7 @@ def status_of(row: dict[str, Any]) -> str:
 
 def reasons_of(row: dict[str, Any]) -> list[str]:
     """Why there is no number, in sentences; empty when there is one."""
-    return row["result"]["reasons"] if row["status"] == "done" else [row["message"]]
+    return row["result"]["reasons"] if row["status"] == "done" else [row["message"].partition("\n")[0]]
 
 
 def summarise(people: Cohort, rows: list[dict[str, Any]], calibration: Calibration) -> dict[str, Any]:

@@ -166,7 +166,7 @@ def test_the_truth_stands_beside_what_was_measured(all_done: tuple[Path, ImageCo
 
 def test_a_process_that_failed_is_counted_with_its_reason() -> None:
     cohort = ImageCohort(2)
-    failed = {"key": "b", "status": "timeout", "message": "It was not done after 600 s.", "seconds": 600.0,
+    failed = {"key": "b", "status": "timeout", "message": "It was not done after 600 s.\nTrace", "seconds": 600.0,
               "peak_memory_mb": None, "result": None}
     summary = summarise(cohort.people(), [measured(cohort, 0, (0, 0, 0)), failed], cohort.used_calibration)
     assert summary["status"] == {"measured": 1, "timeout": 1}
@@ -200,19 +200,25 @@ def test_numbers_without_hu_have_no_images(tmp_path: Path, capsys: pytest.Captur
     assert not (tmp_path / "out").exists()
 
 
-SMALL = ImageCohort(3, 1, "paper-like", spacing_mm=(2.5, 2.5, 4.0))
+def test_options_of_images_are_refused_for_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["cohort", "--calibration", "site.json", "-o", str(tmp_path / "out.csv")]) == 2
+    assert "--images" in capsys.readouterr().err
+
+
+SMALL = ImageCohort(2, 1, "paper-like", spacing_mm=(2.5, 2.5, 4.0))
+"""So few and coarse because each takes the networks a quarter of a minute."""
 RUN_SMALL = ("import sys; from pathlib import Path; from LowDoseBMDLib.cohort_images import ImageCohort, run_image_cohort; "
              "run_image_cohort(Path(sys.argv[1]), ImageCohort.of_json(sys.argv[2]), print)")
 
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    """Killed without warning while it measures the second of three, of whom the third had failed before."""
+    """Killed without warning while it measures the second person, who had failed in a run before."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     keys = SMALL.people().id.tolist()
     run_image_cohort(whole, SMALL, lambda entry: None, workers=2)
     with Manifest(broken / MANIFEST_FILE) as manifest:
-        manifest.append({"key": keys[2], "status": "killed", "message": "", "seconds": 1.0, "result": None})
+        manifest.append({"key": keys[1], "status": "killed", "message": "", "seconds": 1.0, "result": None})
     killed = subprocess.Popen([sys.executable, "-c", RUN_SMALL, str(broken), SMALL.to_json()], stdout=subprocess.DEVNULL,
                               env=os.environ | {"PYTHONPATH": str(LIBRARY)})
     while len(Manifest(broken / MANIFEST_FILE).entries()) < 2 and killed.poll() is None:
@@ -229,6 +235,6 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert {path.name for path in (broken / PEOPLE_FOLDER).iterdir()} == set(keys)
     found = read_cohort(whole / COHORT_FILE)
     people = SMALL.people()
-    assert np.abs(found.spine_hu - people.spine_hu).max() < 4, "the images read the bone that was put into them"
+    assert np.abs(found.spine_hu - people.spine_hu).max() < 6, "the images read the bone that was put into them"
     assert np.abs(found.muscle_hu - people.muscle_hu).max() < 3
     assert np.abs(found.fat_hu - people.fat_hu).max() < 3
