@@ -7,7 +7,7 @@ are handed in.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import date as Date
 from enum import Enum
@@ -111,7 +111,7 @@ def _kvp(fitted: float, scanned: float | None) -> Fit:
     return Fit.FITS if abs(scanned - fitted) < VOLTAGE_TOLERANCE_KV else Fit.DIFFERS
 
 
-def _named(fitted: str, scanned: str | None, words) -> Fit:
+def _named(fitted: str, scanned: str | None, words: Callable[[str], Hashable]) -> Fit:
     known, own = [key for entry in fitted.split(";") if (key := words(entry))], words(scanned or "")
     if not known or not own:
         return Fit.UNKNOWN
