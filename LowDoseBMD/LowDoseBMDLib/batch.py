@@ -15,7 +15,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ from .manifest import Manifest
 from .pipeline import MODELS, open_models
 from .report.overview import Overview, write_overview
 from .report.tables import neutralise
+from .results import STORED_FILE
 from .runner import FAILED, Limits, Outcome, Task, python_command, run_tasks
 from .study import Settings
 from .study_process import ROW, StudyJob, measure_job
@@ -80,16 +81,17 @@ Report = Callable[[dict[str, Any], Progress], None]
 """Called with each study's row of the summary as it ends."""
 
 
-def run_studies(source: Path, out: Path, settings: Settings, report: Report,
+def run_studies(source: Path | Sequence[Study], out: Path, settings: Settings, report: Report,
                 options: Options = Options()) -> list[dict[str, Any]]:
     """Measure every study of ``source`` into its own folder of ``out``; returns all rows of the summary.
 
-    Raises ValueError when there are no studies, when ``out`` holds another batch and this is not to resume it, when another
-    run writes there, or when the engine, Dask or a model is missing; OSError when ``out`` cannot be written.
+    source: as of files.studies.find_studies, or the studies themselves. Raises ValueError when there are no studies, when
+    ``out`` holds another batch and this is not to resume it, when another run writes there, or when the engine, Dask or a
+    model is missing; OSError when ``out`` cannot be written.
     """
     made_by = _made_by(settings)
     choose_engine(settings.engine, settings.device)
-    studies = find_studies(source, skip=out)
+    studies = find_studies(source, skip=out) if isinstance(source, Path) else source
     with Manifest(out / MANIFEST) as manifest:
         _refuse_earlier(manifest, options)
         secret = _secret(out, bool(manifest.entries()))
@@ -207,6 +209,9 @@ class _Batch:
             return f"tried again after: {entry['row']['reason']}"
         if entry["row"]["status"] != FAILED and not (self.out / name / "measurement.json").is_file():
             return "its results were missing"
+        web = self.studies[name].web
+        if web and web.store and entry["row"]["status"] == "measured" and not (self.out / name / STORED_FILE).is_file():
+            return "its results had not been stored"
         others = [words for what, words in MADE_BY.items() if entry[what] != self.made_by[what]]
         return f"measured again: it was made by {', '.join(others)}" if others else None
 

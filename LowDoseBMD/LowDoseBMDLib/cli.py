@@ -18,6 +18,7 @@ from .cli_calibrate import add_calibrate_command
 from .cli_cohort import add_cohort_commands
 from .cli_drift import add_drift_command
 from .cli_output import MEASURED, SOME_FAILED, UNUSABLE, line, say
+from .cli_web import add_web_options, web_studies
 from .failures import explain
 from .inference import DEVICES, ENGINES, Cancelled, Progress, silent
 from .pipeline import EROSIONS
@@ -115,9 +116,10 @@ def _add_measure(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_batch(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("batch", help="many studies: a folder tree, a DICOMDIR, or a CSV with a column 'path'")
-    parser.add_argument("studies", type=Path, help="folder tree, DICOMDIR, or CSV with a column 'path' (and 'labels': label "
-                        "maps to start from instead of the networks)")
+    parser = commands.add_parser("batch", help="many studies: a folder tree, a DICOMDIR, a CSV with a column 'path', or a "
+                                 "DICOMweb server")
+    parser.add_argument("studies", type=Path, nargs="?", help="folder tree, DICOMDIR, or CSV with a column 'path' (and "
+                        "'labels': label maps to start from instead of the networks)")
     _common(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the batch in --out: measure what is missing, "
                         "failed for a passing reason, or was made by other models, settings, calibration or version")
@@ -129,6 +131,7 @@ def _add_batch(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--memory", type=float, default=6, metavar="GB", help="most memory for one study (6)")
     parser.add_argument("--scheme", choices=SCHEMES, default=SCHEMES[0], help="label values of the label maps of a CSV")
     parser.add_argument("--identified", action="store_true", help="name the sources in summary.csv and overview.html")
+    add_web_options(parser)
     parser.set_defaults(run=run_batch)
 
 
@@ -187,7 +190,9 @@ def run_batch(options: argparse.Namespace) -> int:
 
     if options.scheduler and options.workers != 1:
         raise ValueError("--workers is for this machine and --scheduler for a cluster; leave one of them out")
-    rows = run_studies(options.studies, options.out, settings_from(options), _batch_report(options),
+    if bool(options.studies) == bool(options.dicomweb):
+        raise ValueError("give either a folder, DICOMDIR or CSV of studies, or --dicomweb URL")
+    rows = run_studies(web_studies(options) or options.studies, options.out, settings_from(options), _batch_report(options),
                        Options(options.resume, options.workers, options.scheduler,
                                Limits(options.timeout, options.memory), options.identified))
     counts = {state: sum(row["status"] == state for row in rows) for state in ("measured", "refused", "failed")}

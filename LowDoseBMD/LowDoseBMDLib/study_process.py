@@ -20,8 +20,11 @@ from typing import TYPE_CHECKING, Any
 from .bundle import BundleError
 from .calibration import calibration_from_dict, calibration_to_dict
 from .failures import explain, is_full_disk, is_memory
+from .files.dicomweb import WebError
 from .files.studies import Study
+from .files.web_series import WebSource
 from .study import Settings, measure_study
+from .web_study import measure_web_study, store_study
 
 if TYPE_CHECKING:
     from .pipeline import Models
@@ -53,7 +56,8 @@ class StudyJob:
         settings |= {name: settings[name] and str(settings[name].absolute()) for name in _PATHS}
         settings["calibration"] = self.settings.calibration and calibration_to_dict(self.settings.calibration)
         study = {"names": self.study.names, "sources": [str(path) for path in self.study.sources], "dicom": self.study.dicom,
-                 "labels": self.study.labels and str(self.study.labels)}
+                 "labels": self.study.labels and str(self.study.labels),
+                 "web": self.study.web and self.study.web.to_dict()}
         path.write_text(json.dumps({"study": study, "settings": settings, "out": str(self.out.absolute())}),
                         encoding="utf-8")
 
@@ -64,7 +68,8 @@ class StudyJob:
         settings |= {name: settings[name] and Path(settings[name]) for name in _PATHS}
         settings["calibration"] = settings["calibration"] and calibration_from_dict(settings["calibration"])
         labels = study["labels"] and Path(study["labels"])
-        return StudyJob(Study(tuple(study["names"]), tuple(map(Path, study["sources"])), study["dicom"], labels),
+        web = study["web"] and WebSource.from_dict(study["web"])
+        return StudyJob(Study(tuple(study["names"]), tuple(map(Path, study["sources"])), study["dicom"], labels, web),
                         Settings(**settings), Path(data["out"]))
 
 
@@ -80,11 +85,24 @@ def measure_job(job: StudyJob, models: Models | None = None) -> dict[str, Any]:
     """The study's row; a failed one has ``transient`` too. models: already opened networks."""
     remove_left_overs(job.out)
     settings = replace(job.settings, labels=job.study.labels) if job.study.labels else job.settings
-    source = job.study.sources if job.study.dicom else job.study.sources[0]
     try:
+        if job.study.web:
+            return _measure_web(job.study.web, job.out, settings, models)
+        source = job.study.sources if job.study.dicom else job.study.sources[0]
         return row_of(measure_study(source, job.out, settings, models=models))
     except Exception as error:  # any fault of one study must not end the batch; it is reported
         return failed_row(error)
+
+
+def _measure_web(web: WebSource, out: Path, settings: Settings, models: Models | None) -> dict[str, Any]:
+    """Results that could not be stored make the row a failed one, which keeps its numbers."""
+    row = row_of(measure_web_study(web.server, web.study_uid, out, settings, models=models))
+    try:
+        if web.store:
+            store_study(web.server, out)
+    except WebError as error:
+        return row | {"status": "failed", "reason": str(error), "transient": True}
+    return row
 
 
 def remove_left_overs(folder: Path) -> None:
@@ -112,8 +130,10 @@ def row_of(record: dict[str, Any]) -> dict[str, Any]:
 def failed_row(error: Exception) -> dict[str, Any]:
     """The row of a study that failed. The error's own text may name a path, so it is told by its kind and place."""
     log.debug("the study failed", exc_info=error)
-    passing = is_memory(error) or isinstance(error, OSError)
-    if isinstance(error, OSError):
+    passing = is_memory(error) or isinstance(error, (OSError, WebError))
+    if isinstance(error, WebError):  # names the server only
+        reason = str(error)
+    elif isinstance(error, OSError):
         number = errno.ENOSPC if is_full_disk(error) else error.errno or 0
         reason = explain(OSError(number, error.strerror or "unknown fault"))  # without the file's name
     elif is_memory(error) or isinstance(error, BundleError):

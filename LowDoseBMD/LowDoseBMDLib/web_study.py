@@ -28,19 +28,14 @@ was killed leaves nothing that the next one does not remove."""
 
 
 def measure_web_study(server: Server, study_uid: str, out: Path, settings: Settings = Settings(),
-                      progress: Progress = silent, models: Models | None = None, store: bool = False) -> dict[str, Any]:
+                      progress: Progress = silent, models: Models | None = None) -> dict[str, Any]:
     """Fetch the study's best CT series, measure it as study.measure_study does, and remove the images again.
 
-    store: send segmentation.dcm and report.dcm to the server; what it said of each lies in stored.json. Returns the record.
-    Raises files.dicomweb.WebError when the server does not do its part: without a record when the images did not come, with
-    the results whole in ``out`` when they could not be stored. Another try is safe: the same results are not stored twice.
+    Returns the record. Raises files.dicomweb.WebError, and leaves no record, when the images do not come.
     """
     watch = Stopwatch(progress)
     with _incoming(out) as folder:
-        record = measure_from(lambda: _fetched(server, study_uid, folder, watch), folder, out, settings, watch, models)
-    if store:
-        store_study(server, out)
-    return record
+        return measure_from(lambda: _fetched(server, study_uid, folder, watch), folder, out, settings, watch, models)
 
 
 @contextmanager
@@ -64,9 +59,10 @@ def _fetched(server: Server, study_uid: str, folder: Path, watch: Stopwatch) -> 
 
 
 def store_study(server: Server, out: Path) -> tuple[Stored, ...]:
-    """Store the DICOM results that lie in a study's folder, and write stored.json; nothing is done when there are none.
+    """Store segmentation.dcm and report.dcm of a study's folder; what the server said of each is written to stored.json.
 
-    Raises WebError when the server cannot be asked, or does not hold one of them afterwards.
+    Nothing is sent when there are none. Raises WebError when the server cannot be asked, or does not hold one of them
+    afterwards: they stay as they are, and another try is safe, as the same results are not stored twice.
     """
     files = [out / name for name in DICOM_RESULTS if (out / name).exists()]
     if not files:

@@ -57,7 +57,8 @@ class Server:
     """A DICOMweb service, as it is given on the command line; holds no credentials.
 
     url: its root, under which ``/studies`` lies. ca: certificates (PEM) to trust instead of the usual ones. insecure_http:
-    plain http to another machine is wanted. retries and pause_seconds: of a passing fault; each pause is twice the last.
+    plain http to another machine is wanted. retries and pause_seconds: of a passing fault; each pause is twice the last. A
+    connection that breaks, or waits for read_seconds, is tried once more.
     """
 
     url: str
@@ -94,16 +95,19 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def connect(server: Server, chunk_bytes: int = CHUNK_BYTES) -> DICOMwebClient:
-    """A client for ``server``. chunk_bytes: read at once; a longer message is sent in pieces that cannot be sent again.
+@contextmanager
+def asking(server: Server, chunk_bytes: int = CHUNK_BYTES) -> Iterator[DICOMwebClient]:
+    """A client for ``server``; whatever goes wrong in talking to it, and in reading its answers, becomes a WebError.
 
-    Nothing is sent yet. Raises WebError when dicomweb-client is missing, ValueError when credentials are half given.
+    chunk_bytes: a longer message is sent in pieces, which cannot be sent again. Refusals and faults of a disk pass.
+    Raises ValueError when the environment gives half of the credentials.
     """
     client_class = _client_class()
-    client = client_class(server.url.rstrip("/"), _session(server), callback=_guard, chunk_size=chunk_bytes,
-                          timeout=(server.connect_seconds, server.read_seconds))
-    client.set_http_retry_params(retry=False)  # would try again after every error, wrong passwords included
-    return client
+    with _session(server) as session, _explained(urlsplit(server.url).netloc):
+        client = client_class(server.url.rstrip("/"), session, callback=_guard, chunk_size=chunk_bytes,
+                              timeout=(server.connect_seconds, server.read_seconds))
+        client.set_http_retry_params(retry=False)  # would try again after every error, wrong passwords included
+        yield client
 
 
 def _client_class() -> type[DICOMwebClient]:
@@ -128,7 +132,7 @@ def _session(server: Server) -> requests.Session:
     session.max_redirects = 0
     session.auth = _signer()
     session.headers["Accept"] = "application/dicom+json"
-    retry = Retry(total=server.retries, connect=server.retries, status=server.retries, read=0, other=0, redirect=0,
+    retry = Retry(total=server.retries, connect=server.retries, status=server.retries, read=1, other=0, redirect=0,
                   status_forcelist=PASSING_STATUS, allowed_methods={"GET", "POST"}, backoff_factor=server.pause_seconds,
                   respect_retry_after_header=False, raise_on_status=False)
     for scheme in ("http://", "https://"):
@@ -203,12 +207,12 @@ def _bounded(chunks: Iterator[bytes], limit_bytes: int, end: bytes) -> Iterator[
 
 
 @contextmanager
-def answering(server: Server) -> Iterator[None]:
-    """Turn whatever goes wrong in talking to ``server`` into a WebError in plain words."""
+def _explained(where: str) -> Iterator[None]:
+    """Errors of the client, and of the parsers that it uses, in plain words. where: the server's host and port."""
     import requests
     from pydicom.errors import InvalidDicomError
+    from urllib3.exceptions import ReadTimeoutError
 
-    where = urlsplit(server.url).netloc
     try:
         yield
     except (WebError, Refusal):
@@ -221,10 +225,12 @@ def answering(server: Server) -> Iterator[None]:
     except requests.exceptions.TooManyRedirects as error:
         raise WebError(f"{where} points to another address, which is not followed. Give the final address.") from error
     except (requests.exceptions.ReadTimeout, requests.exceptions.ConnectTimeout) as error:
-        raise WebError(f"{where} did not answer in time. Try again later.") from error
+        raise WebError(_too_slow(where)) from error
     except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError) as error:
         raise WebError("The server's answer broke off before its end. Try again; nothing of it was used.") from error
     except requests.exceptions.ConnectionError as error:
+        if isinstance(getattr(error.args[0] if error.args else None, "reason", None), ReadTimeoutError):
+            raise WebError(_too_slow(where)) from error
         raise WebError(f"{where} cannot be reached, or closed the connection. Check the address and that the server runs, "
                        "and try again.") from error
     except requests.exceptions.JSONDecodeError as error:
@@ -234,6 +240,10 @@ def answering(server: Server) -> Iterator[None]:
     except (*_BROKEN_CONTENT, InvalidDicomError) as error:
         log.debug("an answer could not be read: %s", type(error).__name__)
         raise WebError(_garbage(where)) from error
+
+
+def _too_slow(where: str) -> str:
+    return f"{where} did not answer in time. Try again later."
 
 
 def _garbage(where: str) -> str:

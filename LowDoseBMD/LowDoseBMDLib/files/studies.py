@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from .dicom import Identity, identity_of
 from .volumes import kind_of
+from .web_series import WebSource
 
 logger = logging.getLogger(__name__)
 
@@ -25,17 +26,20 @@ class Study:
 
     names: what tells it from every other: the UIDs of the study and of its CT series, or its path. sources: its DICOM files,
     or the one path that was given for it. dicom: sources are the files of one DICOM study. labels: its label map, to be
-    taken instead of the networks.
+    taken instead of the networks. web: the server that has it, in place of sources.
     """
 
     names: tuple[str, ...]
     sources: tuple[Path, ...]
     dicom: bool = False
     labels: Path | None = None
+    web: WebSource | None = None
 
     @property
-    def place(self) -> Path:
-        """Where a person would look for it: the volume file, or the folder that holds all its DICOM files."""
+    def place(self) -> Path | str:
+        """Where a person would look for it: the volume file, the folder that holds all its DICOM files, or an address."""
+        if self.web:
+            return f"{self.web.server.url.rstrip('/')}/studies/{self.web.study_uid}"
         if not self.dicom:
             return self.sources[0]
         return Path(os.path.commonpath([str(path.parent) for path in self.sources]))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..flags import Refusal
 from .dicom import HEADER_TAGS, planes_of_header
-from .dicomweb import Server, WebError, answering, connect
+from .dicomweb import Server, WebError, asking
 from .series import Plane, Series, choose_series, group_planes
 
 if TYPE_CHECKING:
@@ -41,6 +41,27 @@ class WebStudy:
 
     uid: str
     date: str = ""
+
+
+@dataclass(frozen=True)
+class WebSource:
+    """Where a study is, as a process that measures it is told. store: its results are to be stored there."""
+
+    server: Server
+    study_uid: str
+    store: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON data, for from_dict."""
+        data = asdict(self)
+        data["server"]["ca"] = self.server.ca and str(self.server.ca.absolute())
+        return data
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> WebSource:
+        server = dict(data["server"])
+        server["ca"] = server["ca"] and Path(server["ca"])
+        return WebSource(Server(**server), data["study_uid"], data["store"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +96,7 @@ def find_web_studies(server: Server, since: date | None = None, until: date | No
 
     Raises WebError when the server does not answer as it should, or has none.
     """
-    client = connect(server)
-    with answering(server):
+    with asking(server) as client:
         listed = list(_listed(client, _filters(since, until)))
     studies = {}
     for entry in listed:
@@ -128,8 +148,7 @@ def choose_web_series(server: Server, study_uid: str) -> WebSeries:
     Raises WebError when the server does not answer as it should, Refusal as choose_series does: ``no_axial_ct``,
     ``no_position``, and ``not_ct`` when the study holds no CT.
     """
-    client = connect(server)
-    with answering(server):
+    with asking(server) as client:
         planes = [plane for uid in _ct_series(client, study_uid) for plane in _planes(client, study_uid, uid)]
     if not planes:
         raise Refusal("not_ct", "The server has no CT images in this study. Check that the study is still there, and that "
@@ -170,10 +189,9 @@ def fetch_series(server: Server, series: WebSeries, folder: Path) -> list[Path]:
     Only CT instances of that series are kept. Raises WebError when one is missing or belongs elsewhere, or when the server
     does not answer as it should; OSError when a file cannot be written.
     """
-    client = connect(server)
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, Path] = {}
-    with answering(server):
+    with asking(server) as client:
         for dataset in client.iter_series(series.study_uid, series.uid, media_types=AS_STORED):
             uid = _checked(dataset, series)
             if uid in series.sop_uids and uid not in files:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .dicomweb import Server, WebError, answering, connect
+from .dicomweb import Server, WebError, asking
 
 if TYPE_CHECKING:
     from dicomweb_client import DICOMwebClient
@@ -48,13 +48,13 @@ def store_results(server: Server, files: Sequence[Path]) -> tuple[Stored, ...]:
     """
     import pydicom
 
-    datasets = {path.name: pydicom.dcmread(path) for path in files}
-    client = connect(server, chunk_bytes=_whole_message(files))
-    with answering(server):
-        there = {name for name, dataset in datasets.items() if _has(client, dataset)}
-        missing = {name: dataset for name, dataset in datasets.items() if name not in there}
+    datasets = [pydicom.dcmread(path) for path in files]
+    with asking(server, chunk_bytes=_whole_message(files)) as client:
+        missing = {str(dataset.SOPInstanceUID): dataset for dataset in datasets if not _has(client, dataset)}
         answer = _send(client, list(missing.values())) if missing else None
-    return tuple(_outcome(name, dataset, answer if name in missing else None) for name, dataset in datasets.items())
+    uids = [str(dataset.SOPInstanceUID) for dataset in datasets]
+    return tuple(_outcome(path.name, uid, answer if uid in missing else None)
+                 for path, uid in zip(files, uids, strict=True))
 
 
 def _whole_message(files: Sequence[Path]) -> int:
@@ -80,8 +80,7 @@ def _send(client: DICOMwebClient, datasets: Sequence[Dataset]) -> Dataset:
         return pydicom.Dataset.from_json(error.response.json())
 
 
-def _outcome(name: str, dataset: Dataset, answer: Dataset | None) -> Stored:
-    uid = str(dataset.SOPInstanceUID)
+def _outcome(name: str, uid: str, answer: Dataset | None) -> Stored:
     if answer is None:
         return Stored(name, uid, ALREADY_THERE)
     failed = _item(answer, "FailedSOPSequence", uid)
