@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from . import agreement, diagnostics
-from .agreement import Z95, BlandAltman, Estimate
+from .agreement import BlandAltman, Estimate
 from .calibration import Calibration, TwoPointCalibration
-from .calibration_fit import PREDICTIONS, Fit, FitSettings, fit_rescaled, roi_variance
+from .calibration_apply import Prediction, coverage, predict
+from .calibration_fit import PREDICTIONS, Fit, FitSettings, fit_rescaled
 from .calibration_models import RescaledCalibration
 from .calibration_people import names_of
 from .cohort import Cohort
@@ -33,14 +34,6 @@ TITLES: Mapping[str, str] = {
 
 SAME_ERROR_MG_CM3 = 0.1
 """Errors that differ by less are the same, however exactly they are known. Judgement."""
-
-
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """What a model says of people it was not fitted on. predicted, sd: (N,) mg/cm3."""
-
-    predicted: np.ndarray
-    sd: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -71,7 +64,7 @@ class Candidate:
 
     kind: str
     calibration: Calibration
-    held_out: HeldOut
+    held_out: Prediction
     performance: Performance
     shift_mg_cm3_per_hu: float
 
@@ -119,14 +112,7 @@ def assign_folds(scanners: np.ndarray, count: int, seed: int) -> np.ndarray:
     return fold
 
 
-def predict(calibration: Calibration, people: Cohort) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) vBMD and its (N,) variance from the people's HU; standard errors that are unknown count as 0."""
-    hu = (people.spine_hu, people.muscle_hu, people.fat_hu)
-    errors = (np.sqrt(roi_variance(getattr(people, name))) for name in ("spine_se_hu", "muscle_se_hu", "fat_se_hu"))
-    return calibration.vbmd(*hu), np.broadcast_to(calibration.variance(*hu, *errors).total, (len(people),))
-
-
-def performance(held_out: HeldOut, reference: np.ndarray) -> Performance:
+def performance(held_out: Prediction, reference: np.ndarray) -> Performance:
     """How predictions agree with (N,) QCT densities. Raises ValueError as ``agreement``."""
     predicted, limit = held_out.predicted, OSTEOPOROSIS_BELOW_MG_CM3
     squares = (predicted - reference) ** 2
@@ -147,12 +133,6 @@ def performance(held_out: HeldOut, reference: np.ndarray) -> Performance:
         coverage=coverage(held_out, reference), reason=reason)
 
 
-def coverage(held_out: HeldOut, reference: np.ndarray) -> Proportion:
-    """Share of the (N,) QCT densities that lie within the 95 % interval."""
-    inside = np.abs(held_out.predicted - reference) <= Z95 * held_out.sd
-    return diagnostics.proportion(int(np.count_nonzero(inside)), len(reference))
-
-
 def recommend(fitted: Sequence[Candidate], scanners: int) -> tuple[str, str]:
     """Kind and reason of the model to use, among those that aim at the least error; scanners: named in the cohort.
 
@@ -166,7 +146,7 @@ def recommend(fitted: Sequence[Candidate], scanners: int) -> tuple[str, str]:
     equal = [one for one in fitted if one.performance.rmse_mg_cm3 <= best.performance.rmse_mg_cm3 + margin]
     order = list(PREDICTIONS)
     chosen = min(equal, key=lambda one: abs(one.shift_mg_cm3_per_hu) if scanners > 1 else order.index(one.kind))
-    parts = (_error(chosen, best, margin, len(equal)), _choice(len(equal), scanners), _drift(chosen))
+    parts = (_error(chosen, best, margin, len(equal)), _choice(len(equal), scanners), _drift(chosen, fitted))
     return chosen.kind, " ".join(filter(None, parts))
 
 
@@ -189,13 +169,19 @@ def _choice(equals: int, scanners: int) -> str:
             "have nothing to correct while the scanner is stable.")
 
 
-def _drift(chosen: Candidate) -> str:
+def _drift(chosen: Candidate, fitted: Sequence[Candidate]) -> str:
     shift = chosen.shift_mg_cm3_per_hu
-    sees = "does not read muscle and fat and cannot see" if not chosen.calibration.needs_tissue else "corrects only in part"
     if abs(shift) < SAME_ERROR_MG_CM3:
         return "An offset of all HU hardly moves it."
-    return (f"It {sees} a drift of the scanner: its value moves by {shift:.2f} mg/cm³ for each HU, so lowdosebmd drift must "
-            "watch the scanner.")
+    blind = "" if chosen.calibration.needs_tissue else "It does not read muscle and fat and cannot see the scanner drift. "
+    text = (f"{blind}Its value moves by {shift:.2f} mg/cm³ for each HU by which the scanner drifts, so lowdosebmd drift "
+            "must watch the scanner.")
+    for other in fitted:
+        if abs(other.shift_mg_cm3_per_hu) < SAME_ERROR_MG_CM3:
+            apart = other.performance.rmse_mg_cm3**2 - chosen.performance.rmse_mg_cm3**2
+            text += (f" {TITLES[other.kind]}, which a drift does not move, errs less only once the HU have moved by "
+                     f"{math.sqrt(max(0.0, apart)) / abs(shift):.0f} or more.")
+    return text
 
 
 def _try(found: dict[str, Candidate], failed: dict[str, str], kind: str, people: Cohort, fit: Any, fold: np.ndarray) -> None:
@@ -217,7 +203,7 @@ def _candidate(kind: str, calibration: Calibration, people: Cohort, fit: Fit | N
         others = np.array([max(0.0, excess[fold != number].mean()) for number in range(fold.max() + 1)])
         variance = propagated + others[fold]
         calibration = with_residual(calibration, math.sqrt(max(0.0, float(excess.mean()))))
-    held_out = HeldOut(predicted, np.sqrt(variance))
+    held_out = Prediction(predicted, np.sqrt(variance))
     return Candidate(kind, calibration, held_out, performance(held_out, reference), shift_mg_cm3_per_hu(calibration, people))
 
 

@@ -197,11 +197,6 @@ def scanner_sd_hu(values: np.ndarray, scanners: np.ndarray) -> float:
     return math.sqrt(max(0.0, (between - within) / size))
 
 
-def roi_variance(errors_hu: np.ndarray) -> np.ndarray:
-    """(N,) squared standard errors; unknown ones count as 0, so that what they are stays in the residual."""
-    return np.nan_to_num(errors_hu, nan=0.0) ** 2
-
-
 def _training(people: Cohort) -> Cohort:
     if strangers := int(np.count_nonzero(people.split != "training")):
         raise ValueError(f"{strangers} of {len(people)} people are of the test set; a calibration is fitted on training "
@@ -225,9 +220,10 @@ def _facts(people: Cohort, settings: FitSettings, title: str) -> dict[str, Any]:
 
 def _biology(people: Cohort) -> dict[str, float]:
     """How muscle and fat differ between people of one scanner, the error of their ROIs taken off."""
-    return {f"{name}_biological_sd_hu": math.sqrt(max(0.0, _within_variance(getattr(people, f"{name}_hu"), people.scanner)
-                                                      - float(roi_variance(getattr(people, f"{name}_se_hu")).mean())))
-            for name in ("muscle", "fat")}
+    tissues = {"muscle": (people.muscle_hu, people.muscle_se_hu), "fat": (people.fat_hu, people.fat_se_hu)}
+    return {f"{name}_biological_sd_hu": math.sqrt(max(0.0, _within_variance(hu, people.scanner)
+                                                      - float(np.mean(np.nan_to_num(errors) ** 2))))
+            for name, (hu, errors) in tissues.items()}
 
 
 def _within_variance(values: np.ndarray, scanners: np.ndarray) -> float:

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..calibration import calibration_to_dict
+from ..calibration_apply import Applied
 from ..cohort import SPLITS, Cohort
 from ..files.atomic import write_whole
 from .agreement_figures import Drawing, draw_figures
@@ -34,15 +36,18 @@ FIGURE_PATTERN = "figure_[2-7]_*_{split}.{kind}"
 """An older report's figures are removed before a new report, so that none of another cohort stands beside it."""
 
 
-def write_agreement(cohort: Cohort, out: Path, source: str = "") -> dict[str, Any]:
+def write_agreement(cohort: Cohort, out: Path, source: str = "", applied: Applied | None = None) -> dict[str, Any]:
     """Write agreement.json, agreement.html, table_1.csv and the figures as PNG and SVG; returns the record.
 
-    source: what the page names as its origin, a file name without folder. Raises ValueError when nobody has both
+    source: what the page names as its origin, a file name without folder. applied: compare the densities of a
+    calibration, applied to this cohort, instead of the cohort's own. Raises ValueError when nobody has both
     densities, OSError when out cannot be written.
     """
-    sets, table = analyse(cohort), baseline_table(cohort)
+    if applied is not None:
+        cohort = applied.cohort
+    sets, table = analyse(cohort, applied and applied.sd_mg_cm3), baseline_table(cohort)
     figures = list(draw_figures(sets))
-    record = to_record(cohort, sets, table, figures, source)
+    record = to_record(cohort, sets, table, figures, source, applied)
     page = render_page(record, sets, table, figures)
     out.mkdir(parents=True, exist_ok=True)
     _clear(out)
@@ -63,15 +68,15 @@ def _clear(out: Path) -> None:
 
 
 def to_record(cohort: Cohort, sets: Sequence[SetStatistics], table: Sequence[TableRow], figures: Sequence[Drawing],
-              source: str) -> dict[str, Any]:
+              source: str, applied: Applied | None = None) -> dict[str, Any]:
     """The content of agreement.json, schema version 1; null where the data do not allow a number.
 
     Fields: schema_version; software; source; people: total, paired, synthetic, missing {column: count}; limits_mg_cm3
     [80, 120]; confidence (of every low and high); difference (AI minus QCT); table_1[]: name, unit, known {set: n},
     values {set: [mean, SD] or [count, share]}, row (test, statistic, p and what it rests on), reason; sets {training,
     test}: n, left_out, below, and each statistic of SetStatistics by its name, with reasons {statistic, or "all": sentence}
-    where one is null, and notes likewise; findings[] and statements[]: sentences; figures[]: name, title, caption. Densities
-    in mg/cm3.
+    where one is null, and notes likewise; calibration: null, or what was applied: file, without_hu and elsewhere (people),
+    and its fields; findings[] and statements[]: sentences; figures[]: name, title, caption. Densities in mg/cm3.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -84,10 +89,18 @@ def to_record(cohort: Cohort, sets: Sequence[SetStatistics], table: Sequence[Tab
         "difference": "AI minus QCT",
         "table_1": plain(table),
         "sets": {found.split: _set_record(found) for found in sets},
-        "findings": findings(cohort, sets),
+        "calibration": _calibration_record(applied),
+        "findings": findings(cohort, sets, applied),
         "statements": list(STATEMENTS),
         "figures": [{"name": figure.name, "title": figure.title, "caption": figure.caption} for figure in figures],
     }
+
+
+def _calibration_record(applied: Applied | None) -> dict[str, Any] | None:
+    if applied is None:
+        return None
+    return {"file": applied.file, "without_hu": applied.without_hu, "elsewhere": applied.elsewhere,
+            **calibration_to_dict(applied.calibration)}
 
 
 def _set_record(found: SetStatistics) -> dict[str, Any]:
@@ -140,6 +153,10 @@ def _set_lines(split: str, found: Mapping[str, Any]) -> list[str]:
         parts = [(name, found["diagnostic"][name]) for name in ("sensitivity", "specificity", "accuracy")]
         lines.append("  " + ", ".join(f"{name} {percent(part['value'])} ({part['count']}/{part['of']})"
                                       for name, part in parts if part["of"]))
+    if found["coverage"] and found["coverage"]["of"]:
+        part = found["coverage"]
+        lines.append(f"  QCT within the 95 % interval {percent(part['value'])} ({part['count']}/{part['of']}), Wilson "
+                     f"{between(100 * part['wilson']['low'], 100 * part['wilson']['high'], 1)}")
     return [*lines, *(f"  no {STATISTIC_TITLES[name]}: {reason}" for name, reason in found["reasons"].items())]
 
 

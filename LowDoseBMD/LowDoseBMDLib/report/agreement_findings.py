@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..calibration_apply import Applied
 from ..cohort import Cohort
 from .agreement_sets import LIMITS_MG_CM3, TESTED_ON, TRAINED_ON, SetStatistics
 from .agreement_text import SPLIT_TITLES, UNIT, between, counts, number, percent
@@ -27,14 +28,14 @@ FEW_POSITIVE = 50
 CLEAR_P = 0.05
 
 
-def findings(cohort: Cohort, sets: Sequence[SetStatistics]) -> list[str]:
-    """Sentences in order of weight: what the people are, who is missing, then the test set's (without one, the training
-    set's) own."""
+def findings(cohort: Cohort, sets: Sequence[SetStatistics], applied: Applied | None = None) -> list[str]:
+    """Sentences in order of weight: what the people are, what was computed anew, who is missing, then the test set's
+    (without one, the training set's) own."""
     shown = [part for part in sets if part.n][-1]
     title = SPLIT_TITLES[shown.split]
     own = [f"{title}: {sentence}"
            for sentence in (*_missed(shown), *_few(shown), *_proportional(shown), *_range(shown))]
-    return [*_synthetic(cohort), *_missing(cohort), *_absent(sets), *own, *_trained_cut(sets)]
+    return [*_synthetic(cohort), *_computed(cohort, applied), *_missing(cohort), *_absent(sets), *own, *_trained_cut(sets)]
 
 
 def _synthetic(cohort: Cohort) -> list[str]:
@@ -44,6 +45,19 @@ def _synthetic(cohort: Cohort) -> list[str]:
     who = "All people of this cohort are" if drawn == len(cohort) else f"{drawn} of {len(cohort)} people of this cohort are"
     return [f"{who} synthetic: numbers drawn by a program. No person was scanned for them, and they say nothing about how "
             "well any method works on patients."]
+
+
+def _computed(cohort: Cohort, applied: Applied | None) -> list[str]:
+    if applied is None:
+        return []
+    found = [f"The AI densities are computed from the cohort's HU with the calibration {applied.file} "
+             f"({applied.calibration.name}); its column of measured densities is not used."]
+    if applied.without_hu:
+        found.append(f"{applied.without_hu} of {len(cohort)} people have not the HU for that and are left out.")
+    if applied.elsewhere:
+        found.append(f"{applied.elsewhere} of {len(cohort)} people were scanned with another tube voltage or scanner than "
+                     "the calibration was fitted on.")
+    return found
 
 
 def _missing(cohort: Cohort) -> list[str]:

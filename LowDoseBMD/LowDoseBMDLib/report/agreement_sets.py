@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,8 +16,9 @@ import numpy as np
 from .. import agreement, baseline, diagnostics
 from ..agreement import BlandAltman, Estimate, Line
 from ..baseline import BaselineRow, CountRow
+from ..calibration_apply import Prediction, coverage
 from ..cohort import SPLITS, Cohort
-from ..diagnostics import CutOffs, Diagnostic, Roc, ThreeClasses
+from ..diagnostics import CutOffs, Diagnostic, Proportion, Roc, ThreeClasses
 from ..measurement import NORMAL_ABOVE_MG_CM3, OSTEOPOROSIS_BELOW_MG_CM3
 
 LIMITS_MG_CM3 = (OSTEOPOROSIS_BELOW_MG_CM3, NORMAL_ABOVE_MG_CM3)
@@ -30,7 +31,8 @@ class SetStatistics:
     """One set. measured, reference: (n,) mg/cm3 of the people with both. left_out: people without one of them.
 
     diagnostic: below ``limit``; diagnostic_low: below 120. cut_offs: found in this set, so too good for it.
-    trained_youden, trained_specific: the training set's cut-offs held against this (test) set. reasons: by field, why
+    trained_youden, trained_specific: the training set's cut-offs held against this (test) set. coverage: QCT within the
+    95 % interval of the measured density, where a calibration was given. reasons: by field, why
     it is None, or "all": why every one is. notes: by field, what to keep in mind of it.
     """
 
@@ -55,6 +57,7 @@ class SetStatistics:
     cut_offs: CutOffs | None = None
     trained_youden: Diagnostic | None = None
     trained_specific: Diagnostic | None = None
+    coverage: Proportion | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
 
@@ -88,16 +91,24 @@ class TableRow:
         return not self.unit
 
 
-def analyse(cohort: Cohort) -> list[SetStatistics]:
-    """Every set that has people, training first. Raises ValueError when nobody has both densities."""
+def analyse(cohort: Cohort, sd_mg_cm3: np.ndarray | None = None) -> list[SetStatistics]:
+    """Every set that has people, training first. sd_mg_cm3: (N,) of the measured densities, if known.
+
+    Raises ValueError when nobody has both densities.
+    """
     if not cohort.paired.any():
         raise ValueError("nobody in the cohort has both a measured and a reference density: there is nothing to compare")
     sets: list[SetStatistics] = []
     for split in SPLITS:
         part = cohort.of_split(split)
         if len(part):
-            sets.append(_analyse_set(part, split, sets[0].cut_offs if sets else None))
+            found = _analyse_set(part, split, sets[0].cut_offs if sets else None)
+            sets.append(found if sd_mg_cm3 is None else _covered(found, sd_mg_cm3[(cohort.split == split) & cohort.paired]))
     return sets
+
+
+def _covered(found: SetStatistics, sd_mg_cm3: np.ndarray) -> SetStatistics:
+    return replace(found, coverage=coverage(Prediction(found.measured, sd_mg_cm3), found.reference))
 
 
 def _analyse_set(part: Cohort, split: str, trained: CutOffs | None) -> SetStatistics:
