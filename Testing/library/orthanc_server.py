@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import socket
@@ -39,10 +40,16 @@ class Orthanc:
         return json.loads(self.file(path))
 
     def file(self, path: str) -> bytes:
-        manager = urllib.request.HTTPPasswordMgrWithPriorAuth()
-        manager.add_password(None, f"http://127.0.0.1:{self.port}", USER, PASSWORD, is_authenticated=True)
-        opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(manager), urllib.request.ProxyHandler({}))
-        with opener.open(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
+        return self._call("GET", path)
+
+    def remove(self, path: str) -> None:
+        self._call("DELETE", path)
+
+    def _call(self, method: str, path: str) -> bytes:
+        login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method,
+                                         headers={"Authorization": f"Basic {login}"})
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
             return answer.read()
 
 
