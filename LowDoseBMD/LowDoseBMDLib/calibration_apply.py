@@ -12,6 +12,7 @@ from .calibration_match import match
 from .cohort import Cohort
 from .ctvolume import Acquisition
 from .diagnostics import Proportion, proportion
+from .measurement import LEAST_CONTRAST_HU
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +27,8 @@ class Prediction:
 class Applied:
     """cohort: its measured densities are this calibration's, NaN without the HU that it needs. sd: (N,) mg/cm3.
 
-    without_hu: people whose density cannot be computed. elsewhere: people scanned with another tube voltage or scanner than
-    the calibration was fitted on.
+    without_hu: people whose density cannot be computed; muscle and fat too close, as a measurement refuses them, are among
+    them. elsewhere: people scanned with another tube voltage or scanner than the calibration was fitted on.
     """
 
     calibration: Calibration
@@ -56,8 +57,11 @@ def apply(calibration: Calibration, cohort: Cohort, file: str = "") -> Applied:
 
     Raises ValueError when nobody has the HU that the calibration needs.
     """
-    vbmd, variance = predict(calibration, cohort)
-    measured = np.where(np.isfinite(vbmd), vbmd, np.nan)
+    apart = cohort.muscle_hu - cohort.fat_hu >= LEAST_CONTRAST_HU
+    known = np.isfinite(cohort.spine_hu) & (apart | (not calibration.needs_tissue))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        vbmd, variance = predict(calibration, cohort)
+    measured = np.where(known, vbmd, np.nan)
     if np.isnan(measured).all():
         needed = "bone, muscle and fat" if calibration.needs_tissue else "bone"
         raise ValueError(f"nobody in the cohort has the HU of {needed} that the calibration needs; add the columns, or "

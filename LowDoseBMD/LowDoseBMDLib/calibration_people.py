@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .agreement import checked_pair
 from .cohort import Cohort
-from .measurement import OSTEOPOROSIS_BELOW_MG_CM3
+from .measurement import LEAST_CONTRAST_HU, OSTEOPOROSIS_BELOW_MG_CM3
 
 FEWEST_PEOPLE = 20
 """Fewer leave nobody to check a fit on. Judgement."""
@@ -37,7 +38,8 @@ def training_people(cohort: Cohort, kvp: float | None = None, scanner: str | Non
     """The training people of one stratum with QCT density and all three HU. People of the test set are not read.
 
     kvp, scanner, kernel: take only these; kvp is taken at its word where the cohort does not tell it. Raises ValueError
-    with the way out for a cohort without training people, of several or unknown tube voltages, or with too few people.
+    with the way out for a cohort without training people, of several or unknown tube voltages, with too few people, or
+    with the same HU or density in all.
     """
     people = cohort.of_split("training")
     if not len(people):
@@ -53,10 +55,13 @@ def training_people(cohort: Cohort, kvp: float | None = None, scanner: str | Non
     for name, what in zip(("reference_mg_cm3", *HU_COLUMNS), ("QCT density", "HU of bone", "HU of muscle", "HU of fat"),
                           strict=True):
         people = _keep(people, np.isfinite(getattr(people, name)), f"have no {what}", left_out)
+    people = _keep(people, people.muscle_hu - people.fat_hu >= LEAST_CONTRAST_HU,
+                   f"have muscle and fat less than {LEAST_CONTRAST_HU:.0f} HU apart", left_out)
     if len(people) < FEWEST_PEOPLE:
         lost = "; ".join(f"{count} {why}" for why, count in left_out.items())
         raise ValueError(f"{len(people)} training people are too few to fit on{f' ({lost})' if lost else ''}: "
                          f"at least {FEWEST_PEOPLE} with QCT density and HU of bone, muscle and fat are needed")
+    checked_pair(people.spine_hu, people.reference_mg_cm3, ("the HU of bone", "the QCT density"))
     return TrainingPeople(people, kvp, left_out, tuple(_warnings(people, left_out)))
 
 

@@ -194,6 +194,8 @@ def test_who_cannot_be_used_is_left_out_and_counted() -> None:
     found = training_people(replace(cohort, muscle_hu=muscle, reference_mg_cm3=reference))
     assert len(found.people) == 65 and (found.people.split == "training").all()
     assert found.left_out == {"have no QCT density": 2, "have no HU of muscle": 3}
+    fat = np.where(cohort.id == cohort.id[first[5]], cohort.muscle_hu, cohort.fat_hu)
+    assert list(training_people(replace(cohort, fat_hu=np.minimum(fat, 0))).left_out.values()) == [1]
     assert "3 training people have no HU of muscle and are left out." in found.warnings
 
 
@@ -216,6 +218,7 @@ REFUSED = {
                           r"100 kV \(\d+ people\), 120 kV.*--kvp 120"),
     "another voltage": ({}, {"kvp": 80.0}, "no training person was scanned at 80 kV; there are 120 kV"),
     "another scanner": ({}, {"scanner": "X"}, "no training person has the scanner 'X'; there are: 'synthetic CT'"),
+    "one HU": ({"spine_hu": np.full(200, 100.0)}, {}, "every value of the HU of bone is 100: there is nothing to compare"),
     "no fat": ({"fat_hu": np.full(200, np.nan)}, {}, "0 training people are too few.*140 have no HU of fat"),
 }
 
