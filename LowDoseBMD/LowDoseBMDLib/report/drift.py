@@ -130,20 +130,29 @@ def _page(record: Mapping[str, Any], strata: Sequence[Judged], figures: Sequence
         "findings": [found["sentence"] for found in record["strata"]],
         "scanners": [{"title": found.stratum.title, "status": found.status, "word": STATUS_TITLES[found.status],
                       "said": [*entry["meaning"], entry["advice"], *entry["notes"]], "figure": drawn.get(place),
-                      "rows": [_row(chart) for chart in found.charts]}
+                      "rows": [_row(chart) for chart in found.charts], "baselines": _baselines(found)}
                      for place, (found, entry) in enumerate(zip(strata, record["strata"], strict=True), 1)],
         "statements": record["statements"],
     })
 
 
 def _row(chart: Chart) -> list[str]:
-    """Tissue, people, baseline, trend, change, verdict."""
+    """Tissue, people, baseline, trend, change, rules, verdict."""
     base, trend, change = chart.baseline, chart.trend_hu, chart.change
-    where = f"{base.first} to {base.last}" if base and base.first else "calibration"
     return [
         chart.tissue.capitalize(), str(chart.n),
-        f"{number(base.mean_hu, 1)} ± {number(base.sd_hu, 1)} ({base.n}; {where})" if base else NO_VALUE,
+        f"{number(base.mean_hu, 1)} ± {number(base.sd_hu, 1)} ({base.n})" if base else NO_VALUE,
         f"{number(trend.value, 2)} ({between(trend.low, trend.high, 2)})" if trend else NO_VALUE,
         f"{number(change.shift_hu.value, 1)} ({between(change.shift_hu.low, change.shift_hu.high, 1)}), {change.since}"
         if change else NO_VALUE,
-        ": ".join([STATUS_TITLES[chart.status], *([", ".join(RULES[rule] for rule in chart.rules)] if chart.rules else [])])]
+        ", ".join(RULES[rule] for rule in chart.rules) or NO_VALUE, STATUS_TITLES[chart.status]]
+
+
+def _baselines(found: Judged) -> str:
+    """Where the baselines come from."""
+    where: dict[str, list[str]] = {}
+    for chart in found.charts:
+        if base := chart.baseline:
+            source = f"months {base.first} to {base.last}" if base.first else "the people of the calibration"
+            where.setdefault(source, []).append(chart.tissue)
+    return "; ".join(f"{', '.join(tissues)}: {source}" for source, tissues in where.items())
