@@ -67,7 +67,7 @@ def training_people(cohort: Cohort, kvp: float | None = None, scanner: str | Non
 
 def names_of(values: np.ndarray) -> list[str]:
     """The known names in (N,) texts, sorted, without the separator of a calibration's fields."""
-    return sorted({str(name).replace(";", ",") for name in values if name})
+    return sorted({str(name).replace(";", ",") for name in np.unique(values) if name})
 
 
 def _voltage(people: Cohort, kvp: float | None) -> float:

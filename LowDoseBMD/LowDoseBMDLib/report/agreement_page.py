@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -149,7 +149,7 @@ def _agreement_rows(sets: Sequence[SetStatistics]) -> list[list[str]]:
         ("Deming intercept", "", lambda s: _intercept(s.deming)),
         (f"AUC, QCT below {limit}", "auc", lambda s: estimate(s.roc and s.roc.auc, 3)),
         *((f"{title} at {limit}", measure, partial(_share, measure)) for measure, title in MEASURES),
-        *([("QCT within 95 % interval", "", _coverage)] if any(found.coverage for found in sets) else []),
+        *(_coverage_rows() if any(found.coverage for found in sets) else []),
     ]
     return [[name, *(value(found) for found in sets), *_published(sets, key)] for name, key, value in rows]
 
@@ -158,9 +158,9 @@ def _published(sets: Sequence[SetStatistics], key: str) -> list[str]:
     return [PUBLISHED[found.split].get(key, "") for found in sets]
 
 
-def _coverage(found: SetStatistics) -> str:
-    share = found.coverage
-    return NO_VALUE if share is None or not share.of else f"{counts(share)}, {_interval(share.wilson)}"
+def _coverage_rows() -> list[tuple[str, str, Callable[[SetStatistics], str]]]:
+    return [("QCT within 95 % interval", "", lambda s: counts(s.coverage)),
+            ("its own interval (Wilson), %", "", lambda s: _interval(s.coverage and s.coverage.wilson))]
 
 
 def _limits(found: SetStatistics) -> str:
