@@ -59,6 +59,7 @@ def check_ct(ct: CTVolume) -> tuple[Flag, ...]:
     coarse = coarse_body(ct)
     refuse_not_a_body(coarse)
     return (
+        *ct.flags,
         *orientation_flags(read_cues(coarse)),
         *truncation_flags(ct, coarse),
         *padding_flags(ct.hu),

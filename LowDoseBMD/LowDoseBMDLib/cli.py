@@ -19,12 +19,15 @@ from .cli_cohort import add_cohort_commands
 from .cli_drift import add_drift_command
 from .cli_output import MEASURED, SOME_FAILED, UNUSABLE, line, say
 from .cli_web import add_web_options, web_studies
-from .failures import explain
+from .failures import explain, is_full_disk
 from .inference import DEVICES, ENGINES, Cancelled, Progress, silent
 from .pipeline import EROSIONS
 
 SCHEMES = ("totalsegmentator", "verse", "lowdosebmd")
 """Label values that are understood (schemes.py), the default first."""
+
+LIBRARIES_THAT_QUOTE = ("pydicom", "highdicom")
+"""What these log of a header may quote the patient's name."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,10 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    for library in LIBRARIES_THAT_QUOTE:
+        logging.getLogger(library).setLevel(logging.ERROR)
     try:
         with _stopped_by_sigterm():
             return options.run(options)
     except OSError as error:
+        if is_full_disk(error):
+            print(f"lowdosebmd: {explain(error)}", file=sys.stderr)
+            return SOME_FAILED
         where = f" ({error.filename})" if error.filename else ""
         print(f"lowdosebmd: {error.strerror or error}{where}. Check that the given files can be read, and that the "
               "folder of --out can be written and its disk is not full.", file=sys.stderr)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .flags import Flag
 from .geometry import Geometry
 
 
@@ -43,12 +44,14 @@ class CTVolume:
 
     hu: (k, j, i) int16 or float32 in HU. The axes are canonical: i grows to the patient's Left, j to
     Posterior, k to Superior (each within 45 degrees of it; oblique grids keep their direction), so stages
-    may speak of "in front of" and "below" in array terms. geometry: where the voxels lie, LPS mm.
+    may speak of "in front of" and "below" in array terms. geometry: where the voxels lie, LPS mm. flags: what reading it
+    found that bears on the number.
     """
 
     hu: np.ndarray
     geometry: Geometry
     acquisition: Acquisition = field(default_factory=Acquisition)
+    flags: tuple[Flag, ...] = ()
 
     def __post_init__(self) -> None:
         if self.hu.shape != self.geometry.shape_kji:

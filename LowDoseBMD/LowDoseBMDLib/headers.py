@@ -19,6 +19,24 @@ CANON_SHARP_TENS: frozenset[int] = frozenset({3, 5, 8})
 NO_AGENT: frozenset[str] = frozenset({"", "NONE", "NO", "N", "NO CONTRAST", "WITHOUT", "W/O"})
 """What scanners and technologists write in the contrast field of an unenhanced scan."""
 
+_PLAIN = """
+    CHEST THORAX LUNG LUNGS ABDOMEN ABD PELVIS SPINE LIVER HEART CARDIAC TRUNK BODY NECK BONE BONES SOFT TISSUE MEDIASTINUM
+    WHOLE UPPER LOWER
+    AXIAL AX TRANSVERSE CORONAL COR SAGITTAL SAG OBLIQUE MPR MIP MINIP RECON REFORMAT LOCALIZER LOCALISER SCOUT TOPOGRAM
+    CT LDCT HRCT CTA PET LOW DOSE LD ULTRA STANDARD STD ROUTINE SCREENING VOLUME HELICAL SPIRAL SERIES BASE SLICE THIN THICK
+    WITH WITHOUT NO NON WO CONTRAST NATIVE NATIV PLAIN ENHANCED POST PRE IV ORAL NONE
+    ARTERIAL VENOUS PORTAL DELAYED DELAY PHASE INSP INSPIRATION EXP EXPIRATION BREATH HOLD FREE PRONE SUPINE
+    SMOOTH SHARP EDGE DETAIL KERNEL FILTER ASIR IDOSE SAFIRE ADMIRE AIDR FBP IR MM KV KVP HU AND OF THE IN
+    IOHEXOL OMNIPAQUE IOPAMIDOL ISOVUE IODIXANOL VISIPAQUE IOPROMIDE ULTRAVIST IOMEPROL IOMERON IOVERSOL OPTIRAY
+    IOBITRIDOL XENETIX IODINE BARIUM WATER
+"""
+PLAIN_WORDS: frozenset[str] = frozenset(_PLAIN.split())
+"""Words of series descriptions and contrast agents that name no person: body parts, planes, phases, kernels, agents."""
+
+_PLAIN_NUMBER = re.compile(r"\d{1,3}\.\d{1,2}(MM)?|\d{1,3}(MM|KV|KVP|HU)|"
+                           r"(B|H|I|J|BL|BR|BV|HR|QR|SA|FC)\d{2}[A-Z]?", re.IGNORECASE)
+"""1.25, 5mm, 120kV, B30f, FC51. Bare whole numbers are left out: three of them may be a day of birth."""
+
 OLDEST_AGE_YEARS = 90.0
 """Stands for every age over 89: so few people are that old that the age itself could name one, which is why rules
 of de-identification (HIPAA, 45 CFR 164.514) fold them into one group. Applied in age_years and nowhere else."""
@@ -48,6 +66,23 @@ def is_sharp(kernel: str | None) -> bool:
 def names_contrast(agent: str | None) -> bool:
     """True when the Contrast/Bolus Agent (0018,0010) names one."""
     return (agent or "").strip().upper() not in NO_AGENT
+
+
+def plain_words(text: str | None) -> str | None:
+    """What of a free text in a header may be shown: words that name no person, and sizes; None when nothing is left.
+
+    Series descriptions are typed by people, and some type the patient's name.
+    """
+    words = [word.strip(".") for word in re.split(r"[\s,;:()<>^=_/+\\-]+", text or "")]
+    return " ".join(word for word in words if word.upper() in PLAIN_WORDS or _PLAIN_NUMBER.fullmatch(word)) or None
+
+
+def plain_agent(text: str | None) -> str | None:
+    """The Contrast/Bolus Agent (0018,0010) in plain words; "stated" for one whose name may not be shown."""
+    if not names_contrast(text):
+        return text
+    words = plain_words(text)
+    return words if names_contrast(words) else "stated"
 
 
 def age_years(text: str | None) -> float | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from .files.atomic import write_whole
+from .files.atomic import whole_results, write_whole
 from .files.markups import write_keypoints
 from .files.segmentation import write_segmentation
 from .rois import Rois
@@ -38,7 +38,10 @@ PRINT_FILE = "report-for-print.html"
 STORED_FILE = "stored.json"
 """What an archive said of the DICOM results that were sent to it."""
 
-RESULTS: tuple[str, ...] = ("measurement.json", "measurement.csv", "report.html", "keypoints.mrk.json", "sagittal.png",
+RECORD_FILE, SEGMENTATION_FILE = "measurement.json", "segmentation.seg.nrrd"
+"""The record is written last: where it lies, all else of the study does."""
+
+RESULTS: tuple[str, ...] = (RECORD_FILE, "measurement.csv", "report.html", "keypoints.mrk.json", "sagittal.png",
                             "coronal.png", "axial_bone.png", "axial_tissue.png", "histogram.png", "segmentation.dcm",
                             "report.dcm", STORED_FILE)
 """What a study may have left in its folder: removed before new results, so that none of another run stands beside."""
@@ -64,12 +67,15 @@ def software(networks: Mapping[str, str]) -> dict[str, Any]:
             "networks": dict(networks), "statement": DISCLAIMER}
 
 
-def write_regions(out: Path, rois: Rois, given: Path | None = None) -> None:
-    """Write segmentation.seg.nrrd and keypoints.mrk.json; a segmentation that was read from there is left as it is."""
-    path = out / "segmentation.seg.nrrd"
-    if not (given is not None and path.exists() and given.exists() and path.samefile(given)):
-        write_segmentation(path, rois)
+def write_regions(out: Path, rois: Rois, segmentation: bool = True) -> None:
+    """Write segmentation.seg.nrrd, if that is wanted, and keypoints.mrk.json."""
+    if segmentation:
+        write_segmentation(out / SEGMENTATION_FILE, rois)
     write_keypoints(out / "keypoints.mrk.json", rois.keypoints)
+
+
+def _same_file(path: Path, other: Path | None) -> bool:
+    return other is not None and path.exists() and other.exists() and path.samefile(other)
 
 
 def write_dicom(out: Path, source: Path | Sequence[Path], rois: Rois, record: dict[str, Any]) -> dict[str, Any]:
@@ -91,34 +97,37 @@ def write_results(out: Path, ct: CTVolume, rois: Rois, measurement: Measurement,
                   dicom: Path | Sequence[Path] = ()) -> dict[str, Any]:
     """Write all that is wanted of a measured study; returns the record as it was written.
 
-    record_of: makes the record, once the regions and pictures are there. given: the segmentation file that was measured,
-    which is left as it is. dicom: the series or its files, for results in DICOM; none are written without.
+    An earlier result goes only when the new one is whole: a disk that is full leaves ``out`` as it was. record_of: makes
+    the record, once the regions and pictures are there. given: the segmentation file that was measured, which is left as it
+    is. dicom: the series or its files, for results in DICOM; none are written without.
     """
     from .report.figures import make_figures
 
-    out.mkdir(parents=True, exist_ok=True)
-    clear_results(out)
     figures: dict[str, bytes] = {}
-    if "segmentation" in formats:
-        with watch.stage("segmentation file"):
-            write_regions(out, rois, given)
-    if {"html", "figures", "print"} & set(formats):
-        with watch.stage("pictures"):
-            figures = make_figures(ct, rois, measurement)
-    record = record_of()
-    if "dicom" in formats and dicom:
-        with watch.stage("DICOM files"):
-            record = write_dicom(out, dicom, rois, record)
-    write_record(out, record, figures, formats)
+    with whole_results(out, lambda: clear_results(out), RECORD_FILE) as folder:
+        if "segmentation" in formats:
+            with watch.stage("segmentation file"):
+                write_regions(folder, rois, not _same_file(out / SEGMENTATION_FILE, given))
+        if {"html", "figures", "print"} & set(formats):
+            with watch.stage("pictures"):
+                figures = make_figures(ct, rois, measurement)
+        record = record_of()
+        if "dicom" in formats and dicom:
+            with watch.stage("DICOM files"):
+                record = write_dicom(folder, dicom, rois, record)
+        _write_record(folder, record, figures, formats)
     return record
 
 
-def write_record(out: Path, record: Mapping[str, Any], figures: Mapping[str, bytes],
-                 formats: Collection[str] = STANDARD) -> None:
-    """Write pictures, report, table and record; measurement.json comes last, so where it lies all else of the study does.
+def write_refused(out: Path, record: Mapping[str, Any], figures: Mapping[str, bytes]) -> None:
+    """Write what there is of a study without regions, in the place of an earlier result; a segmentation stays, as a reader
+    may have worked on it. figures: PNG by name. Raises OSError when the folder cannot be written."""
+    with whole_results(out, lambda: clear_results(out), RECORD_FILE) as folder:
+        _write_record(folder, record, figures, STANDARD)
 
-    figures: PNG by name, as of report.figures.make_figures. Raises OSError when the folder cannot be written.
-    """
+
+def _write_record(out: Path, record: Mapping[str, Any], figures: Mapping[str, bytes], formats: Collection[str]) -> None:
+    """Pictures, report, table and record."""
     from .report.html import render_print, render_report
     from .report.tables import write_csv, write_json
 
@@ -132,4 +141,4 @@ def write_record(out: Path, record: Mapping[str, Any], figures: Mapping[str, byt
     if "csv" in formats:
         write_csv(out / "measurement.csv", record)
     if "json" in formats:
-        write_json(out / "measurement.json", record)
+        write_json(out / RECORD_FILE, record)

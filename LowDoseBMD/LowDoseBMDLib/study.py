@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from .inference import Progress, silent
 from .measurement import Measurement, measure
 from .pipeline import Models, Stopwatch, open_models, propose_rois, rois_from_labels, rois_from_masks
 from .record import to_dict
-from .results import clear_results, software, write_record, write_results
+from .results import software, write_refused, write_results
 from .rois import Rois
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,12 @@ def measure_from(read: Callable[[], CTVolume], source: Path | Sequence[Path], ou
     try:
         ct = read()
     except Refusal as refusal:
+        return _write_refused(out, refusal, Acquisition(), settings, watch)
+    except (TypeError, AttributeError, LookupError, ArithmeticError, EOFError, struct.error) as error:
+        # What a header may hold has no end. Its values stay out of the log: they may name the patient.
+        log.error("reading failed: %s", type(error).__name__)
+        refusal = Refusal("unreadable", f"The files cannot be read ({type(error).__name__}): a header holds what no reader "
+                          "expects. Export the original series from the archive.")
         return _write_refused(out, refusal, Acquisition(), settings, watch)
     return measure_ct(ct, out, settings, watch, models, source if ct.acquisition.source == "dicom" else None)
 
@@ -154,13 +161,12 @@ def _write_refused(out: Path, refusal: Refusal, acquisition: Acquisition, settin
     bare = Measurement("refused", (), None, None, settings.calibration or TwoPointCalibration(),
                        flags=(refusal.flag,), erosion=settings.erosion)
     figures = {}
-    clear_results(out)
     if ct is not None:
         from .report.figures import make_figures
 
         figures = make_figures(ct, Rois(ct.geometry), bare)
     record = to_dict(bare, acquisition, software({}), _rounded(watch))
-    write_record(out, record, figures)
+    write_refused(out, record, figures)
     return record
 
 

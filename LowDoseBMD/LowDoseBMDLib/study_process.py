@@ -11,6 +11,7 @@ import errno
 import json
 import logging
 import re
+import shutil
 import sys
 import traceback
 from dataclasses import asdict, dataclass, replace
@@ -38,7 +39,7 @@ ROW: tuple[str, ...] = ("status", "mean_vbmd_mg_cm3", "ci95_low_mg_cm3", "ci95_h
 number."""
 
 _ASIDE = re.compile(r"^\.[0-9a-f]{12}-")
-"""Files that a killed process wrote aside (files.atomic.whole_file)."""
+"""What a killed process wrote aside (files.atomic.whole_file, whole_results)."""
 _PATHS = ("models", "labels", "rois")
 
 
@@ -110,7 +111,7 @@ def remove_left_overs(folder: Path) -> None:
     if folder.is_dir():
         for path in folder.iterdir():
             if _ASIDE.match(path.name):
-                path.unlink(missing_ok=True)
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def row_of(record: dict[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +27,25 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_results(out: Path, clear: Callable[[], None], last: str) -> Iterator[Path]:
+    """A folder to write to, inside ``out``, whose files move to ``out`` when the block ends well.
+
+    ``clear`` removes earlier results before that. The file named ``last`` moves last: where it lies, so does all else. When
+    the block does not end well (a full disk, a stop), ``out`` is as it was.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    folder = out / f".{uuid.uuid4().hex[:12]}-results"
+    folder.mkdir()
+    try:
+        yield folder
+        clear()
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == last):
+            os.replace(path, out / path.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import filecmp
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..ctvolume import Acquisition
-from ..flags import Refusal
+from ..flags import Flag, Refusal, Severity
 from ..geometry import Geometry
-from ..headers import age_years, sex
+from ..headers import age_years, plain_agent, plain_words, sex
+from .dicom_folder import Folder, left_out_flags, look_into
+from .dicom_pixels import decode, place, stack_hu
 from .series import Plane, Series, choose_series, group_planes
 from .stack import stack_geometry
 
@@ -29,11 +32,19 @@ HEADER_TAGS: tuple[str, ...] = (
     "ContrastBolusAgent", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns",
     "SamplesPerPixel", "RescaleIntercept", "RescaleSlope", "RescaleType", "NumberOfFrames",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "PatientAge", "PatientSex",
+    "LossyImageCompression",
 )
 """What is read of each header; nothing that names the patient. Of the age, see headers.age_years."""
 
+CT_CLASSES: frozenset[str] = frozenset({"1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1",
+                                        "1.2.840.10008.5.1.4.1.1.2.2"})
+"""SOP classes of CT Image, Enhanced CT Image and Legacy Converted Enhanced CT Image Storage (PS3.4 B.5)."""
+
 _BARE_DICOM_STARTS = (b"\x08\x00", b"\x02\x00")
 """First bytes of DICOM files that some archives write without the 128-byte preamble (groups 0008, 0002)."""
+
+_PREAMBLE_BYTES = 132
+"""128 of any content, mostly zeros, and DICM."""
 
 _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 
@@ -64,22 +75,36 @@ def identity_of(path: Path) -> Identity | None:
     return Identity(*(str(header.get(name) or "") for name in ("StudyInstanceUID", "SeriesInstanceUID", "Modality")))
 
 
-def read_series(source: Path | Sequence[Path], series: str | None = None) -> tuple[np.ndarray, Geometry, Acquisition]:
+@dataclass(frozen=True, eq=False)
+class StackedSeries:
+    """hu: (k, j, i) as stored, float32, or int16 or int32 when the rescale is whole; flags: what reading it found."""
+
+    hu: np.ndarray
+    geometry: Geometry
+    acquisition: Acquisition
+    flags: tuple[Flag, ...] = ()
+
+
+def read_series(source: Path | Sequence[Path], series: str | None = None) -> StackedSeries:
     """Read the series that suits best, or the named one, from a folder and its subfolders, or from files.
 
     source: a folder; one DICOM file (its folder is read and that file's series taken); or the files to choose from. series:
-    SeriesInstanceUID or series number. Returns HU (k, j, i) as stored (float32, or int16 when the rescale is
-    whole), its grid, and the acquisition.
+    SeriesInstanceUID or series number.
 
     Raises Refusal when there is no CT, when slices are missing, uneven, doubled or sheared, when the rescale
-    to HU is missing, or when pixel data are incomplete.
+    to HU is missing, or when a file of the series is incomplete.
     """
-    files, wanted = _files_and_series(source, series)
-    planes = [plane for file in files for plane in planes_of(file)]
+    folder, wanted = _files_and_series(source, series)
+    planes, damaged = _planes_and_damaged(folder.files)
+    if not planes:
+        _refuse_no_plane(folder, damaged)
     chosen, why = choose_series(group_planes(planes), wanted)
+    _refuse_damaged(chosen, damaged)
     _refuse_unscaled(chosen)
     ordered, geometry = stack_geometry(chosen)
-    return _stack_hu(ordered), geometry, _acquisition(chosen, why)
+    _refuse_false_copies(chosen)
+    return StackedSeries(stack_hu(ordered), geometry, _acquisition(chosen, why),
+                         (*left_out_flags(folder, list(damaged)), *_compression_flags(chosen)))
 
 
 def source_files(source: Path | Sequence[Path], series_uid: str | None) -> list[Path]:
@@ -89,21 +114,86 @@ def source_files(source: Path | Sequence[Path], series_uid: str | None) -> list[
     the series; None takes the one that suits best, as ``read_series`` does. Raises Refusal when the series is not there.
     """
     if isinstance(source, Path):
-        source = _files(source if source.is_dir() else source.parent)
+        source = look_into(source if source.is_dir() else source.parent).files
     chosen, _ = choose_series(group_planes(plane for file in source for plane in planes_of(Path(file))), series_uid)
     return sorted({plane.path for plane in chosen.planes})
 
 
-def _files_and_series(source: Path | Sequence[Path], series: str | None) -> tuple[Sequence[Path], str | None]:
+def _files_and_series(source: Path | Sequence[Path], series: str | None) -> tuple[Folder, str | None]:
     if not isinstance(source, Path):
-        return source, series
+        return Folder(tuple(source)), series
     if source.is_dir():
-        return _files(source), series
-    return _files(source.parent), series or _series_of(source)
+        return look_into(source), series
+    return look_into(source.parent), series or _series_of(source)
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name.upper() != "DICOMDIR")
+def _planes_and_damaged(files: Sequence[Path]) -> tuple[list[Plane], dict[Path, str]]:
+    """The image planes of all files, and the damaged DICOM files with the UID of their series ("" where it is lost)."""
+    planes: list[Plane] = []
+    damaged: dict[Path, str] = {}
+    for path in files:
+        found = list(planes_of(path))
+        planes += found
+        if not found and (series_uid := _damaged_series(path)) is not None:
+            damaged[path] = series_uid
+    return planes, damaged
+
+
+def _damaged_series(path: Path) -> str | None:
+    """Of a file without image planes: None when that is as it should be, else the UID of its series, or "".
+
+    A file that does not say what it is was cut short, and so was a CT image without rows. An empty file, and one that ends
+    in the preamble of zeros, counts when its name does not speak of another kind.
+    """
+    try:
+        if not _claims_dicom(path):
+            blank = path.stat().st_size < _PREAMBLE_BYTES and not path.read_bytes().strip(b"\0")
+            return "" if blank and path.suffix.lower() in ("", ".dcm", ".ima") else None
+    except OSError:  # gone, or not to be read: an image may be missing
+        return ""
+    header = _header(path, ("SOPClassUID", "SeriesInstanceUID"))
+    if header is None or not header.get("SOPClassUID"):
+        return ""
+    cut_or_ct = any(uid.startswith(str(header.SOPClassUID)) for uid in CT_CLASSES)
+    return str(header.get("SeriesInstanceUID") or "") if cut_or_ct else None
+
+
+def _refuse_no_plane(folder: Folder, damaged: Mapping[Path, str]) -> None:
+    if damaged:
+        raise Refusal("truncated", f"All {len(damaged)} DICOM images are cut short, or their headers hold what cannot be "
+                      "read. Send the series from the archive again.")
+    if folder.unopened:
+        raise Refusal("no_image", f"No DICOM image was found. Not opened: {folder.unopened}. Unpack or copy the CT into a "
+                      "folder of its own.")
+
+
+def _refuse_damaged(series: Series, damaged: Mapping[Path, str]) -> None:
+    count = sum(uid == series.uid for uid in damaged.values())
+    if count:
+        raise Refusal("truncated", f"{count} of the series' files {'is' if count == 1 else 'are'} cut short or damaged. "
+                      "Send the series from the archive again.")
+
+
+def _refuse_false_copies(series: Series) -> None:
+    """A file with the UID of another is a copy of it, or the two are not to be told apart."""
+    first = {(plane.sop_uid, plane.frame): plane for plane in series.planes}
+    compared = set()
+    for copy in series.copies:
+        one = first.get((copy.sop_uid, copy.frame))
+        if one is None or (one.path, copy.path) in compared or filecmp.cmp(one.path, copy.path, shallow=False):
+            continue
+        compared.add((one.path, copy.path))
+        if (one.position, one.slope, one.intercept) != (copy.position, copy.slope, copy.intercept) or not np.array_equal(
+                decode(one), decode(copy)):
+            raise Refusal("doubled_slices", f"Different slices bear the same SOP Instance UID, the first at {place(one)}: "
+                          "perhaps of several people or reconstructions. Export one series from the archive again.")
+
+
+def _compression_flags(series: Series) -> tuple[Flag, ...]:
+    if all(str(plane.header.get("LossyImageCompression") or "00") != "01" for plane in series.planes):
+        return ()
+    return (Flag("lossy_compression", Severity.CAUTION, "The slices were compressed with loss, which smooths or shifts HU. "
+                 "Measure the original series where it still exists."),)
 
 
 def _series_of(path: Path) -> str:
@@ -117,8 +207,8 @@ def _series_of(path: Path) -> str:
 def _claims_dicom(path: Path) -> bool:
     """By its first bytes. Raises OSError when it cannot be read."""
     with path.open("rb") as file:
-        start = file.read(132)
-    return start[128:] == b"DICM" or start[:2] in _BARE_DICOM_STARTS
+        start = file.read(_PREAMBLE_BYTES)
+    return start[-4:] == b"DICM" and len(start) == _PREAMBLE_BYTES or start[:2] in _BARE_DICOM_STARTS
 
 
 def _header(path: Path, tags: Sequence[str] = HEADER_TAGS) -> Dataset | None:
@@ -136,10 +226,16 @@ def _header(path: Path, tags: Sequence[str] = HEADER_TAGS) -> Dataset | None:
 
 
 def planes_of(path: Path) -> Iterator[Plane]:
-    """The image planes of one file: one, or one per frame of an enhanced CT; none for other objects."""
+    """The image planes of one file: one, or one per frame of an enhanced CT; none for other objects, and damaged ones."""
     header = _header(path)
-    if header is not None:
-        yield from planes_of_header(path, header)
+    if header is None:
+        return
+    try:
+        planes = list(planes_of_header(path, header))
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, NotImplementedError) as error:
+        logger.debug("a header holds what cannot be read: %s", type(error).__name__)
+        return
+    yield from planes
 
 
 def planes_of_header(path: Path, header: Dataset) -> Iterator[Plane]:
@@ -201,19 +297,21 @@ def _numbers(value: object, count: int) -> tuple[float, ...] | None:
 
 def _number(value: object) -> float | None:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         return None
+    return number if np.isfinite(number) else None
 
 
 def _text(value: object) -> str | None:
-    """One line of text; several values are joined with a backslash, as in DICOM."""
+    """One line of text without control characters; several values are joined with a backslash, as in DICOM."""
     if value is None or isinstance(value, str):
-        return (value or "").strip() or None
-    try:
-        return "\\".join(str(v).strip() for v in value) or None
-    except TypeError:
-        return str(value).strip() or None
+        text = value or ""
+    elif isinstance(value, Iterable):
+        text = "\\".join(str(v).strip() for v in value)
+    else:
+        text = str(value)
+    return "".join(letter for letter in text if letter.isprintable()).strip() or None
 
 
 def _refuse_unscaled(series: Series) -> None:
@@ -241,70 +339,22 @@ def _acquisition(series: Series, why: str | None) -> Acquisition:
         kernel=first.kernel,
         slice_thickness_mm=first.slice_thickness_mm,
         field_of_view_mm=first.field_of_view_mm,
-        contrast_agent=_text(header.get("ContrastBolusAgent")),
-        study_date=_text(header.get("StudyDate")),
+        contrast_agent=plain_agent(_text(header.get("ContrastBolusAgent"))),
+        study_date=_date(_text(header.get("StudyDate"))),
         study_uid=_text(header.get("StudyInstanceUID")),
         series_uid=series.uid,
-        series_description=series.description,
+        series_description=plain_words(series.description),
         series_choice=why,
         patient_age_years=age_years(_text(header.get("PatientAge"))),
         patient_sex=sex(_text(header.get("PatientSex"))),
     )
 
 
+def _date(text: str | None) -> str | None:
+    """None for what is no date: words may stand there."""
+    return text if text and len(text) == 8 and text.isdecimal() else None
+
+
 def _mean_current(series: Series) -> float | None:
     currents = [p.tube_current_ma for p in series.planes if p.tube_current_ma is not None]
     return round(float(np.mean(currents)), 1) if currents else None
-
-
-def _stack_hu(planes: list[Plane]) -> np.ndarray:
-    """(k, j, i) HU of the planes in the given order; int16 when every rescale is whole and fits."""
-    whole = all(float(p.slope).is_integer() and float(p.intercept).is_integer() for p in planes)
-    shape = len(planes), int(planes[0].header.Rows), int(planes[0].header.Columns)
-    hu = np.empty(shape, np.int32 if whole else np.float32)
-    decoded: tuple[Path | None, np.ndarray | None] = None, None
-    for k, plane in enumerate(planes):
-        if plane.path != decoded[0]:
-            decoded = plane.path, _decode(plane)
-        stored = decoded[1] if plane.frame is None else decoded[1].reshape(-1, *shape[1:])[plane.frame]
-        hu[k] = stored * hu.dtype.type(plane.slope) + hu.dtype.type(plane.intercept)
-    return hu
-
-
-def _decode(plane: Plane) -> np.ndarray:
-    """Stored values (rows, columns), or (frames, rows, columns), of a plane's file as int32."""
-    import pydicom
-    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-    try:
-        dataset = pydicom.dcmread(plane.path, force=True)
-        if "TransferSyntaxUID" not in dataset.file_meta:
-            implicit, _ = dataset.original_encoding
-            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
-        return dataset.pixel_array.astype(np.int32)
-    except RuntimeError as error:
-        # pydicom raises RuntimeError when no installed plugin decodes this compression; ITK's GDCM often does.
-        logger.debug("pydicom cannot decode this compression: %s", type(error).__name__)
-        return _decode_with_gdcm(plane)
-    except (ValueError, AttributeError, EOFError, OSError, KeyError) as error:
-        raise Refusal("truncated", f"The pixel data of the slice at {_where(plane)} are incomplete or damaged. "
-                      "Send the series from the archive again.") from error
-
-
-def _decode_with_gdcm(plane: Plane) -> np.ndarray:
-    """Stored values through ITK, which applies the rescale itself: undo it, since it rounds as it likes."""
-    import SimpleITK as sitk
-
-    try:
-        values = sitk.GetArrayFromImage(sitk.ReadImage(str(plane.path)))
-    except RuntimeError as error:
-        raise Refusal("compression", f"The slice at {_where(plane)} is compressed in a way that cannot be read "
-                      "here. Export the series without compression (Explicit VR Little Endian).") from error
-    stored = np.rint((values.astype(np.float64) - plane.intercept) / plane.slope).astype(np.int32)
-    return stored[0] if plane.frame is None else stored
-
-
-def _where(plane: Plane) -> str:
-    if plane.position is None:
-        return "an unknown position"
-    return f"({plane.position[0]:.1f}, {plane.position[1]:.1f}, {plane.position[2]:.1f}) mm"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,12 +52,11 @@ def read_ct(path: Path | Sequence[Path], series: str | None = None) -> CTVolume:
                       "is connected.")
     if isinstance(path, Path) and path.is_file() and (kind := volumes.kind_of(path)):
         array, geometry = volumes.read_volume(path)
-        acquisition = Acquisition(source=kind)
-    else:
-        from .dicom import read_series
+        return ct_from_array(array, geometry, Acquisition(source=kind))
+    from .dicom import read_series
 
-        array, geometry, acquisition = read_series(path, series)
-    return ct_from_array(array, geometry, acquisition)
+    read = read_series(path, series)
+    return replace(ct_from_array(read.hu, read.geometry, read.acquisition), flags=read.flags)
 
 
 def ct_from_array(array: np.ndarray, geometry: Geometry, acquisition: Acquisition) -> CTVolume:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..flags import Refusal
-from ..headers import is_sharp, names_contrast
+from ..headers import is_sharp, names_contrast, plain_words
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -87,9 +87,13 @@ class Plane:
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """Planes of one series that share orientation, matrix and pixel spacing; not yet sorted."""
+    """Planes of one series that share orientation, matrix and pixel spacing; not yet sorted.
+
+    copies: planes that bear the UID of one of these, or of another phase of the same series.
+    """
 
     planes: tuple[Plane, ...]
+    copies: tuple[Plane, ...] = ()
 
     @property
     def uid(self) -> str:
@@ -157,9 +161,10 @@ class Series:
 
     @property
     def title(self) -> str:
-        """Number and description, for a reader; never the patient."""
+        """Number, and description as far as it is plain words, for a reader; never the patient."""
         number = f"series {self.number}" if self.number else "a series without number"
-        return f"{number} ({self.description})" if self.description else number
+        words = plain_words(self.description)
+        return f"{number} ({words})" if words else number
 
 
 def group_planes(planes: Iterable[Plane]) -> list[Series]:
@@ -168,9 +173,13 @@ def group_planes(planes: Iterable[Plane]) -> list[Series]:
     A series that holds several acquisitions at the same positions (phases) is split by acquisition.
     """
     groups: dict[tuple, dict[tuple, Plane]] = defaultdict(dict)
+    copies: dict[tuple, list[Plane]] = defaultdict(list)
     for plane in planes:
-        groups[_group_key(plane)].setdefault((plane.sop_uid, plane.frame), plane)
-    return [part for group in groups.values() for part in _split_phases(Series(tuple(group.values())))]
+        key = _group_key(plane)
+        if groups[key].setdefault((plane.sop_uid, plane.frame), plane) is not plane:
+            copies[key].append(plane)
+    return [part for key, group in groups.items()
+            for part in _split_phases(Series(tuple(group.values()), tuple(copies[key])))]
 
 
 def _group_key(plane: Plane) -> tuple:
@@ -190,7 +199,7 @@ def _split_phases(series: Series) -> list[Series]:
     parts: dict[str, list[Plane]] = defaultdict(list)
     for plane in series.planes:
         parts[str(plane.header.get("AcquisitionNumber"))].append(plane)
-    split = [Series(tuple(part)) for part in parts.values()]
+    split = [Series(tuple(part), series.copies) for part in parts.values()]
     return split if len(split) > 1 and not any(_doubled(s) for s in split) else [series]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from .dicom import Identity, identity_of
+from .dicom_folder import leads_out
 from .volumes import kind_of
 from .web_series import WebSource
 
@@ -90,13 +91,25 @@ def _of_row(home: Path, row: dict[str, str], skip: Path | None) -> list[Study]:
 
 
 def _files_below(folder: Path, skip: Path | None) -> Iterator[Path]:
+    """As _walk, without links that lead out of ``folder``: how many there are is logged."""
+    home, links = folder.resolve(), 0
+    for path in _walk(folder, skip):
+        if path.is_symlink() and leads_out(path, home):
+            links += 1
+        else:
+            yield path
+    if links:
+        logger.warning("%d links that lead out of the folder were not followed; copy what they lead to into it", links)
+
+
+def _walk(folder: Path, skip: Path | None) -> Iterator[Path]:
     """In the order of their paths; links to folders are not followed, hidden files and folders are left out."""
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path == skip:
             continue
         if path.is_dir():
             if not path.is_symlink():
-                yield from _files_below(path, skip)
+                yield from _walk(path, skip)
         elif path.is_file() and path.name.upper() != DICOMDIR:
             yield path
 

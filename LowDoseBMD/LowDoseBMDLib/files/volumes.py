@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..failures import is_memory
 from ..flags import Refusal
 from ..geometry import Geometry
 
@@ -25,6 +26,9 @@ KINDS: dict[str, str] = {
 
 SHEAR_TOLERANCE = 2e-3
 """Largest cosine between two axes that still counts as a right angle: 0.1 degrees, far above float rounding."""
+
+_ERRNO = "Reason: "
+"""Begins what ITK says last: the system's last error, which is of something else when a file is too short."""
 
 _GZIP = zlib.MAX_WBITS | 16
 _CHUNK_BYTES = 1 << 22
@@ -53,6 +57,8 @@ def read_volume(path: Path) -> tuple[np.ndarray, Geometry]:
         _refuse_short_nifti(path, reader)
         image = _drop_unit_axes(reader.Execute())
     except RuntimeError as error:
+        if is_memory(error):
+            raise MemoryError(str(error)) from error
         raise _reading_failed(path, error) from error
     refuse_shear(Geometry.from_image(image).direction)
     return sitk.GetArrayFromImage(image), Geometry.from_image(image)
@@ -107,7 +113,8 @@ def _reading_failed(path: Path, error: RuntimeError) -> Refusal:
         return Refusal("sheared", "The image axes are not at right angles. Resample the volume to a straight grid "
                        "(3D Slicer: Resample Scalar/Vector/DWI Volume) and export again.")
     reason = text.strip().splitlines()[-1].split("): ")[-1][:160]
-    return Refusal("unreadable", f"The file cannot be read as an image ({reason}). It may be incomplete: copy or "
+    told = "" if reason.startswith(_ERRNO) else f" ({reason})"
+    return Refusal("unreadable", f"The file cannot be read as an image{told}. It may be incomplete: copy or "
                    "export it again.")
 
 

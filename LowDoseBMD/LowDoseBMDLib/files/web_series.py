@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..flags import Refusal
-from .dicom import HEADER_TAGS, planes_of_header
+from .dicom import CT_CLASSES, HEADER_TAGS, planes_of_header
 from .dicomweb import Server, WebError, asking
 from .series import Plane, Series, choose_series, group_planes
 
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 log = logging.getLogger(__name__)
-
-CT_CLASSES: frozenset[str] = frozenset({
-    "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"})
-"""SOP classes of CT Image, Enhanced CT Image and Legacy Converted Enhanced CT Image Storage (PS3.4 B.5)."""
 
 PAGE = 500
 """Studies asked for at a time; servers cut longer lists at limits of their own."""

@@ -1,0 +1,84 @@
+"""The pixels of image planes: decoded, whatever compressed them, and stacked in HU."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from ..flags import Refusal
+from .series import Plane
+
+logger = logging.getLogger(__name__)
+
+_INT16 = np.iinfo(np.int16)
+_WHOLE_LIMIT = 30000
+"""Rescale slopes and intercepts up to this, times a stored value of 16 bits, fit in 32 bits."""
+
+
+def stack_hu(planes: list[Plane]) -> np.ndarray:
+    """(k, j, i) HU of the planes in the given order; whole numbers, int16 where they fit, when every rescale is whole."""
+    whole = all(float(n).is_integer() and abs(n) <= _WHOLE_LIMIT for p in planes for n in (p.slope, p.intercept))
+    kind = np.int32 if whole else np.float32
+    shape = len(planes), int(planes[0].header.Rows), int(planes[0].header.Columns)
+    hu = np.empty(shape, np.int16 if whole else np.float32)
+    decoded: tuple[Path | None, np.ndarray | None] = None, None
+    for k, plane in enumerate(planes):
+        if plane.path != decoded[0]:
+            decoded = plane.path, decode(plane)
+        stored = decoded[1] if plane.frame is None else decoded[1].reshape(-1, *shape[1:])[plane.frame]
+        values = stored * kind(plane.slope) + kind(plane.intercept)
+        if hu.dtype == np.int16 and (values.min() < _INT16.min or values.max() > _INT16.max):
+            hu = hu.astype(np.int32)
+        hu[k] = values
+    return hu
+
+
+def decode(plane: Plane) -> np.ndarray:
+    """Stored values (rows, columns), or (frames, rows, columns), of a plane's file as int32."""
+    import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    try:
+        dataset = pydicom.dcmread(plane.path, force=True)
+        if "TransferSyntaxUID" not in dataset.file_meta:
+            implicit, _ = dataset.original_encoding
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        return _whole(dataset.pixel_array)
+    except RuntimeError as error:
+        # pydicom raises RuntimeError when no installed plugin decodes this compression; ITK's GDCM often does.
+        logger.debug("pydicom cannot decode this compression: %s", type(error).__name__)
+        return _decode_with_gdcm(plane)
+    except Refusal:
+        raise
+    except (ValueError, AttributeError, EOFError, OSError, KeyError) as error:
+        raise Refusal("truncated", f"The pixel data of the slice at {place(plane)} are incomplete or damaged. "
+                      "Send the series from the archive again.") from error
+
+
+def _whole(stored: np.ndarray) -> np.ndarray:
+    if stored.dtype.kind == "f":
+        raise Refusal("float_pixels", "The slices hold floating-point numbers, which no CT image may: they were made on a "
+                      "workstation. Export the original CT series.")
+    return stored.astype(np.int32)
+
+
+def _decode_with_gdcm(plane: Plane) -> np.ndarray:
+    """Stored values through ITK, which applies the rescale itself: undo it, since it rounds as it likes."""
+    import SimpleITK as sitk
+
+    try:
+        values = sitk.GetArrayFromImage(sitk.ReadImage(str(plane.path)))
+    except RuntimeError as error:
+        raise Refusal("compression", f"The slice at {place(plane)} is compressed in a way that cannot be read "
+                      "here. Export the series without compression (Explicit VR Little Endian).") from error
+    stored = np.rint((values.astype(np.float64) - plane.intercept) / plane.slope).astype(np.int32)
+    return stored[0] if plane.frame is None else stored
+
+
+def place(plane: Plane) -> str:
+    """Where a slice lies, in words."""
+    if plane.position is None:
+        return "an unknown position"
+    return f"({plane.position[0]:.1f}, {plane.position[1]:.1f}, {plane.position[2]:.1f}) mm"
