@@ -28,7 +28,7 @@ MONTH_SD_HU = 0.33
 at least 1 HU, which is 1 mg/cm3, from the centre (judgement)."""
 ALARM_SD, WARNING_SD = 3.0, 2.0
 RUN = 8
-RULES = {"beyond_3_sd": "3 SD", "two_of_three": "2 of 3 beyond 2 SD", "run": f"{RUN} in a row", "trend": "trend"}
+RULES = {"beyond_3_sd": "3 SD", "two_of_three": "2 of 3", "run": f"{RUN} in a row", "trend": "trend"}
 """In words as short as a table's. Western Electric, Statistical Quality Control Handbook (1956), without its rule of 4 of 5
 beyond 1 SD; and the trend at the level of the 3 SD limits."""
 WARNINGS = frozenset({"two_of_three"})
