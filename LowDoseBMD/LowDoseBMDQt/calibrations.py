@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import qt
 from LowDoseBMDLib.calibration import Calibration, TwoPointCalibration, load_calibration
-from LowDoseBMDLib.calibration_match import DAYS_PER_YEAR, OLD_YEARS, Fit, age_years, as_date, match
+from LowDoseBMDLib.calibration_match import DAYS_PER_YEAR, OLD_YEARS, Fit, age_years, as_date, best_match, match
 from slicer.i18n import tr as _
 
 if TYPE_CHECKING:
@@ -113,15 +113,17 @@ def _fitted(date: str, today: Date) -> str:
 class CalibrationList:
     """The combo box, its facts, and the button that chooses the folder. onChosen gets the path of a file, or "".
 
-    today: the day by which ages are told.
+    onFolder: called when another folder is listed. today: the day by which ages are told.
     """
 
-    def __init__(self, ui: Any, onChosen: Callable[[str], None],
+    def __init__(self, ui: Any, onChosen: Callable[[str], None], onFolder: Callable[[], None],
                  today: Callable[[], Date] = Date.today) -> None:
         self._ui = ui
         self._today = today
         self._onChosen = onChosen
+        self._onOtherFolder = onFolder
         self._choices: list[Choice] = []
+        self._matched = ""  # the path that was taken because it matches the scan
         self._filling = False
         ui.calibrationComboBox.connect("currentIndexChanged(int)", self._onIndexChanged)
         ui.calibrationFolderButton.connect("clicked(bool)", self._onFolder)
@@ -136,6 +138,18 @@ class CalibrationList:
             box.addItem(_title(choice))
         box.currentIndex = next((n for n, choice in enumerate(self._choices) if choice.path == chosen), 0)
         self._filling = False
+
+    def suggestion(self, acquisition: Acquisition, chosen: str) -> str:
+        """The path to take for a new scan: of the site's calibration for its scanner and voltage, else what is chosen.
+
+        A calibration that was taken because it matched an earlier scan gives way to the literature when it does not
+        match this one; what a person chose stays.
+        """
+        index = best_match([choice.calibration for choice in self._choices], acquisition)
+        if index is None and chosen == self._matched:
+            chosen = ""
+        self._matched = "" if index is None else self._choices[index].path
+        return self._matched or chosen
 
     def choice(self, path: str) -> Choice:
         """The choice with this path, as it was read when the list was filled."""
@@ -152,8 +166,9 @@ class CalibrationList:
             text = _warning(choice.problem)
         else:
             today = self._today()
+            why = [_("Taken for this scanner and tube voltage.")] if choice.path and choice.path == self._matched else []
             warnings = (mismatchText(choice.calibration, acquisition), ageText(choice.calibration, today))
-            text = "<br>".join([factsText(choice.calibration, today), *(_warning(each) for each in warnings if each)])
+            text = "<br>".join([factsText(choice.calibration, today), *why, *(_warning(each) for each in warnings if each)])
         self._ui.calibrationFactsLabel.text = text
 
     def _onIndexChanged(self, index: int) -> None:
@@ -167,6 +182,7 @@ class CalibrationList:
             qt.QSettings().setValue(FOLDER_SETTING, folder)
             logging.info("calibration folder chosen")
             self.fill(self._choices[self._ui.calibrationComboBox.currentIndex].path if self._choices else "")
+            self._onOtherFolder()
 
 
 def _title(choice: Choice) -> str:

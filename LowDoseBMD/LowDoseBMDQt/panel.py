@@ -11,6 +11,7 @@ import slicer
 from LowDoseBMDLib.anatomy import LEVELS
 from LowDoseBMDLib.geometry import ras_point
 from LowDoseBMDLib.pipeline import centre_of
+from LowDoseBMDMRML.volumes import acquisition_of
 from slicer.i18n import tr as _
 
 from . import views
@@ -49,7 +50,7 @@ class Panel:
         self.session = session
         self.parameterNode: Any = None
         self._live: Any = None
-        self.calibrations = CalibrationList(ui, self._onCalibrationChosen)
+        self.calibrations = CalibrationList(ui, self._onCalibrationChosen, self._matchCalibration)
         self.input = InputBox(ui, session, self.calibrations)
         self.runBar = RunBar(ui, session, self.measure)
         self.flags = FlagsList(ui, self._onShowFlag)
@@ -136,6 +137,18 @@ class Panel:
         if volumeNode is not None:
             views.showVolume(volumeNode)
             views.setWindow(volumeNode, self.parameterNode.windowPreset.value)
+            self._matchCalibration()
+
+    def _matchCalibration(self) -> None:
+        """Before a CT is measured, take the site's calibration for its scanner and voltage; a person may choose another."""
+        node, volumeNode = self.parameterNode, self.session.volumeNode
+        if volumeNode is None or self.session.live is not None:
+            return
+        path = self.calibrations.suggestion(acquisition_of(volumeNode), node.calibrationPath)
+        if path != node.calibrationPath:
+            node.calibrationPath = path
+            self.calibrations.fill(path)
+        self.update()
 
     def _applyView(self) -> None:
         node, volumeNode = self.parameterNode, self.session.volumeNode

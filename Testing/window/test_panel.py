@@ -402,6 +402,36 @@ def test_a_calibration_of_the_site_changes_number_and_class(a_reader: Reader, tm
     assert a_reader.live.measurement.mean_vbmd_mg_cm3 == pytest.approx(expected), "what cannot be read changes nothing"
 
 
+def test_the_calibration_for_the_scanner_and_voltage_of_a_ct_is_taken_by_itself(a_reader: Reader, tmp_path: Path) -> None:
+    def site(name: str, **changes: object) -> None:
+        known = {"muscle_mg_cm3": 45.0, "fat_mg_cm3": -70.0, "status": "site", "cohort_size": 80,
+                 "date": "2026-01-02", "scanner": "LightSpeed VCT"} | changes
+        save_calibration(TwoPointCalibration(name=name, **known), tmp_path / f"{name}.json")
+
+    site("A")
+    site("A of 2024", date="2024-01-02")
+    site("A at 100 kV", kvp=100.0)
+    site("B", scanner="Brilliance 64")
+    site("nobody's", status="uncalibrated")
+    a_reader.load(torso_ct(scanner="GE LightSpeed VCT", kvp=120.0))
+    assert a_reader.ui.calibrationComboBox.currentText == "Constants of the literature"
+    a_reader.session.answer(str(tmp_path))
+    a_reader.ui.calibrationFolderButton.click()
+    assert a_reader.ui.calibrationComboBox.currentText == "A (A.json)"
+    assert "Taken for this scanner and tube voltage" in a_reader.ui.calibrationFactsLabel.text
+    a_reader.load(torso_ct(scanner="Brilliance 64", kvp=120.0), "3: another scanner")
+    assert a_reader.ui.calibrationComboBox.currentText == "B (B.json)"
+    a_reader.load(torso_ct(scanner="Aquilion", kvp=120.0), "4: a scanner without a calibration")
+    assert a_reader.ui.calibrationComboBox.currentText == "Constants of the literature"
+    titles = [a_reader.ui.calibrationComboBox.itemText(n) for n in range(a_reader.ui.calibrationComboBox.count)]
+    a_reader.ui.calibrationComboBox.currentIndex = titles.index("A (A.json)")
+    a_reader.load(torso_ct(scanner=None, kvp=None), "5: nothing known")
+    assert a_reader.ui.calibrationComboBox.currentText == "A (A.json)", "what a person chose stays"
+    assert "Taken for" not in a_reader.ui.calibrationFactsLabel.text
+    a_reader.measure()
+    assert a_reader.live.measurement.calibration.name == "A"
+
+
 def test_undo_takes_a_setting_back_in_the_panel_too(a_reader: Reader) -> None:
     a_reader.measured()
     before = a_reader.live.measurement.mean_vbmd_mg_cm3
