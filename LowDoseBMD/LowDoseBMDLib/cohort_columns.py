@@ -91,7 +91,7 @@ COLUMNS: tuple[Column, ...] = (
     _number("muscle_se_hu", "standard error of muscle_hu, HU", "0.9", 0, 100),
     _number("fat_se_hu", "standard error of fat_hu, HU", "0.6", 0, 100),
     _number("kvp", "tube voltage in kV", "120", 40, 200),
-    Column("scanner", "scanner, in any words that tell one from the other", "CT 1"),
+    Column("scanner", "scanner, as its DICOM header names the model: calibrations are found by it", "LightSpeed VCT"),
     Column("kernel", "reconstruction kernel, as the scanner calls it", "B30f"),
     Column("scan_date", "day of the scan as year-month-day", "2026-03-31"),
     Column("synthetic", "yes for a person drawn by a program, not scanned; otherwise no or empty", "no"),
