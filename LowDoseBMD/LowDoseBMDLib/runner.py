@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import queue
+import re
 import shutil
 import signal
 import subprocess
@@ -46,6 +47,12 @@ MESSAGE_CHARACTERS = 2000
 
 PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 """What must be on the path of a process that imports this package."""
+
+_LAST_ERROR = re.compile(r"^([\w.]+(?:Error|Exception|Exit|Interrupt))\b[^\n]*\Z", re.MULTILINE)
+"""Kind of the exception that a Python process ended with; its text, which may name a patient, is left out."""
+
+_PASSING_ERROR = re.compile(r"\((ImportError|ModuleNotFoundError|OSError|PermissionError|FileNotFoundError)\)")
+"""A package or a file was not there or could not be read: once that is put right, another try ends better."""
 
 NO_PAGES = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
 THIS_MACHINE = "127.0.0.1:0"
@@ -141,8 +148,9 @@ def run_task(module: str, task: Task, limits: Limits, share: int = 1, wanted: Ca
         ended_by, peak_mb = _watch(child, limits, wanted, begun)
         code = child.wait()
         result, complaint = _last_object(out), _tail(errors)
-    status, message = _verdict(code, ended_by, result, limits)
-    transient = status in (TIMEOUT, MEMORY, KILLED) or bool(status == FAILED and result and result.get("transient"))
+    status, message = _verdict(code, ended_by, result, complaint, limits)
+    passing = bool(result.get("transient")) if result else bool(_PASSING_ERROR.search(message))
+    transient = status in (TIMEOUT, MEMORY, KILLED) or (status == FAILED and passing)
     message = "" if status == DONE else f"{message}\n{complaint}".strip()
     return Outcome(task.key, status, result, message, round(time.monotonic() - begun, 3), peak_mb, transient)
 
@@ -223,7 +231,8 @@ def _end(child: subprocess.Popen[bytes], force: bool) -> None:
     child.wait()
 
 
-def _verdict(code: int, ended_by: str | None, result: dict[str, Any] | None, limits: Limits) -> tuple[str, str]:
+def _verdict(code: int, ended_by: str | None, result: dict[str, Any] | None, complaint: str,
+             limits: Limits) -> tuple[str, str]:
     """Status and what happened in words."""
     if ended_by == MEMORY or code == OUT_OF_MEMORY:
         return MEMORY, f"It needed more memory than the limit of {limits.memory_gb:g} GB, or than there is."
@@ -235,7 +244,10 @@ def _verdict(code: int, ended_by: str | None, result: dict[str, Any] | None, lim
         return DONE, ""
     if code == 0:
         return FAILED, "It ended without a result."
-    return FAILED, f"It crashed ({_signal_name(code)})." if code < 0 else f"It ended with status {code}."
+    if code < 0:
+        return FAILED, f"It crashed ({_signal_name(code)})."
+    error = _LAST_ERROR.search(complaint)
+    return FAILED, f"It ended with status {code}{f' ({error[1]})' if error else ''}."
 
 
 def _signal_name(code: int) -> str:

@@ -131,13 +131,13 @@ def row_of(record: dict[str, Any]) -> dict[str, Any]:
 def failed_row(error: Exception) -> dict[str, Any]:
     """The row of a study that failed. The error's own text may name a path, so it is told by its kind and place."""
     log.debug("the study failed", exc_info=error)
-    passing = is_memory(error) or isinstance(error, (OSError, WebError))
+    passing = is_memory(error) or isinstance(error, (OSError, WebError, ImportError, BundleError))
     if isinstance(error, WebError):  # names the server only
         reason = str(error)
     elif isinstance(error, OSError):
         number = errno.ENOSPC if is_full_disk(error) else error.errno or 0
         reason = explain(OSError(number, error.strerror or "unknown fault"))  # without the file's name
-    elif is_memory(error) or isinstance(error, BundleError):
+    elif is_memory(error) or isinstance(error, (ImportError, BundleError)):
         reason = explain(error)
     else:
         place = traceback.extract_tb(error.__traceback__)[-1:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -198,49 +197,6 @@ def test_an_interrupted_run_leaves_no_half_file_and_no_result(a_ct, tmp_path, na
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 1 and "stopped" in errors and "Traceback" not in errors
     assert not [path.name for path in out.iterdir() if path.name.startswith(".") or path.name == "measurement.json"]
-
-
-def test_batch_opens_the_networks_once_and_its_folders_name_nobody(a_ct, tmp_path, monkeypatch):
-    """Networks stand in as a count: every study here is refused before they run."""
-    from LowDoseBMDLib import batch
-
-    opened = []
-    monkeypatch.setattr(batch, "open_models", lambda *_arguments: opened.append(1))
-    tree = tmp_path / "tree"
-    (tree / "empty").mkdir(parents=True)
-    for name in (f"{SECRET}.nii", "broken.nrrd"):
-        (tree / name).write_bytes(b"garbage")
-    (tree / "notes.txt").write_text("text")
-    _segmentation(tree / "earlier.seg.nrrd")
-    assert main(["batch", str(tree), "-o", str(tmp_path / "out")]) == 1
-    with (tmp_path / "out" / "summary.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["status"] for row in rows] == ["refused", "refused"] and len(opened) == 1
-    studies = [path for path in (tmp_path / "out").iterdir() if path.is_dir()]
-    assert sorted(path.name for path in studies) == sorted(row["study"] for row in rows)
-    for file in (file for study in studies for file in study.iterdir()):
-        assert SECRET not in file.read_text(encoding="utf-8")
-
-
-def test_batch_tells_failed_from_refused_and_writes_the_summary_each_time(tmp_path, monkeypatch, capsys):
-    from LowDoseBMDLib import batch
-
-    def fail(*_arguments, **_options):
-        raise RuntimeError("broken stage")
-
-    listed = tmp_path / "studies.csv"
-    listed.write_text("\ufeffpath,age\nsub/a.nii.gz,60\nsub/b.nii.gz,61\n", encoding="utf-8")
-    rows_written = []
-    write = batch._write_summary
-    monkeypatch.setattr(batch, "_write_summary", lambda path, rows: (rows_written.append(len(rows)), write(path, rows)))
-    monkeypatch.setattr(batch, "open_models", lambda *_arguments: None)
-    monkeypatch.setattr(batch, "measure_study", fail)
-    assert main(["batch", str(listed), "-o", str(tmp_path / "out"), "--json"]) == 1
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert rows_written == [1, 2]
-    assert [(row["status"], Path(row["path"])) for row in rows] == [
-        ("failed", tmp_path / "sub" / "a.nii.gz"), ("failed", tmp_path / "sub" / "b.nii.gz")]
-    assert all("broken stage" in row["reason"] for row in rows)
 
 
 def test_the_real_demo_takes_the_way_of_measure(tmp_path, monkeypatch):

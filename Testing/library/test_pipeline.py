@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
@@ -97,22 +96,6 @@ def test_an_edited_region_changes_the_number_accordingly(measured, phantom_files
     expected = float(masks["trabecular_L1"].values(a_phantom.ct.hu).mean())
     assert _levels(_record(tmp_path / "out"))["L1"]["hu_mean"] == pytest.approx(expected, abs=0.06)
     assert _record(tmp_path / "out")["mean_vbmd_mg_cm3"] != _record(measured)["mean_vbmd_mg_cm3"]
-
-
-def test_batch_goes_on_after_a_broken_study(phantom_files, tmp_path):
-    studies = tmp_path / "studies.csv"
-    broken = tmp_path / "broken.nii.gz"
-    broken.write_bytes(b"not an image")
-    small = sitk.ReadImage(str(phantom_files / "ct.nii.gz"))[:, :, :10]
-    sitk.WriteImage(small, str(tmp_path / "few.nii.gz"))
-    studies.write_text(f"path\n{broken}\n{tmp_path / 'few.nii.gz'}\n")
-    assert main(["batch", str(studies), "-o", str(tmp_path / "out")]) == 1
-    with (tmp_path / "out" / "summary.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["status"] for row in rows] == ["refused", "refused"]
-    assert all(row["reason"] for row in rows)
-    for row in rows:
-        assert (tmp_path / "out" / row["study"] / "report.html").is_file()
 
 
 @pytest.mark.parametrize("arguments", [
@@ -246,19 +229,6 @@ def test_a_refusal_leaves_no_older_number_beside_it_but_the_segmentation(measure
     assert {path.name for path in out.iterdir()} == {"measurement.json", "measurement.csv", "report.html",
                                                      "segmentation.seg.nrrd"}
     assert (out / "segmentation.seg.nrrd").read_bytes() == (measured / "segmentation.seg.nrrd").read_bytes()
-
-
-def test_studies_of_a_folder_tree(tmp_path):
-    from LowDoseBMDLib.batch import find_studies
-
-    dicom = b"\0" * 128 + b"DICM"
-    for name, content in (("disc/DICOMDIR", dicom), ("disc/README", b"hello"), ("disc/a/one", dicom),
-                          ("disc/b/series/two.dcm", dicom), ("volumes/ct.nii.gz", b""), ("notes/a.txt", b"x")):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    found = [str(path.relative_to(tmp_path)) for path in find_studies(tmp_path)]
-    assert sorted(found) == ["disc/a", "disc/b/series", "volumes/ct.nii.gz"]
 
 
 def test_a_failing_stage_is_a_refusal_and_not_a_wrong_argument(measured, phantom_files, tmp_path, monkeypatch):

@@ -65,7 +65,10 @@ def find_studies(source: Path, skip: Path | None = None) -> list[Study]:
         raise ValueError(f"{source} is neither a folder, a DICOMDIR nor a CSV of studies")
     if not studies:
         raise ValueError(f"{source} holds no studies")
-    return list({study.names: study for study in reversed(studies)}.values())[::-1]
+    once: dict[tuple[str, ...], Study] = {}
+    for study in studies:
+        once.setdefault(study.names, study)
+    return list(once.values())
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

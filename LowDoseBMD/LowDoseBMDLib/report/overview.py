@@ -85,7 +85,7 @@ def _sorted(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _findings(states: Mapping[str, int], measured: Sequence[Mapping[str, Any]]) -> list[str]:
     counts = ", ".join(f"{states[name]} {name}" for name in reversed(STATE_ORDER) if states.get(name))
-    lines = [f"{counts[:1].upper()}{counts[1:]}."] if counts else []
+    lines = [f"{counts}."] if counts else []
     values = sorted(row["mean_vbmd_mg_cm3"] for row in measured)
     if values:
         middle = (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
@@ -97,7 +97,7 @@ def _class(name: str, measured: Sequence[Mapping[str, Any]]) -> tuple[str, str, 
     count = sum(row["category"] == name for row in measured)
     low, high = f"{OSTEOPOROSIS_BELOW_MG_CM3:.0f}", f"{NORMAL_ABOVE_MG_CM3:.0f}"
     limits = {"osteoporosis_range": f"below {low}", "low_bone_mass": f"{low} to {high}", "normal": f"above {high}"}
-    return CATEGORY_TITLES[name], f"{limits[name]} mg/cm³", count, _share(count, len(measured))
+    return CATEGORY_TITLES[name], limits[name], count, _share(count, len(measured))
 
 
 def _share(count: int, total: int) -> str:
@@ -169,12 +169,16 @@ def _pictures(overview: Overview) -> Iterable[str]:
 
 
 def _thumbnail(path: Path) -> str:
+    """Means over blocks of pixels: a picture that may be a fraction smaller than asked, and needs no resampling."""
     from matplotlib import image
 
     try:
         pixels = image.imread(path)
-        small = io.BytesIO()
-        image.thumbnail(path, small, scale=THUMBNAIL_PX / max(pixels.shape[:2]))
     except (OSError, SyntaxError):  # Pillow's word for a damaged PNG
         return ""
+    step = max(1, -(-max(pixels.shape[:2]) // THUMBNAIL_PX))
+    height, width = (length // step for length in pixels.shape[:2])
+    blocks = pixels[:height * step, :width * step, :3].reshape(height, step, width, step, -1)
+    small = io.BytesIO()
+    image.imsave(small, blocks.mean(axis=(1, 3)), format="png")
     return base64.b64encode(small.getvalue()).decode("ascii")
