@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -23,8 +25,8 @@ class OddServer:
 
 
 @contextmanager
-def odd_server(answer: Answer) -> Iterator[OddServer]:
-    """A server that lets ``answer`` write each answer, its body already read."""
+def odd_server(answer: Answer, certificate: Path | None = None) -> Iterator[OddServer]:
+    """A server that lets ``answer`` write each answer, the request's body already read. certificate: PEM with its key."""
 
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self) -> None:
@@ -40,7 +42,11 @@ def odd_server(answer: Answer) -> Iterator[OddServer]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    found = OddServer(f"http://127.0.0.1:{server.server_port}/dicom-web")
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    found = OddServer(f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}/dicom-web")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

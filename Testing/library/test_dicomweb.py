@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -225,6 +226,22 @@ def test_a_server_that_comes_back_within_the_pauses_is_no_fault() -> None:
     assert len(server.requests) == 4, "two passing faults, a page, and a page with nothing new"
 
 
+def test_a_certificate_is_trusted_only_when_it_is_given(tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here to make a certificate with")
+    pem = tmp_path / "server.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+                    "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", pem, "-out", tmp_path / "ca.pem"],
+                   check=True, capture_output=True)
+    pem.write_text(pem.read_text() + (tmp_path / "ca.pem").read_text())
+    listed = json.dumps([dicom_json(StudyInstanceUID=STUDY)]).encode()
+    with odd_server(lambda handler: send(handler, 200, listed), pem) as server:
+        with pytest.raises(WebError, match="--ca FILE"):
+            find_web_studies(quick(server.url))
+        assert server.requests == []
+        assert find_web_studies(quick(server.url, ca=tmp_path / "ca.pem")) == [WebStudy(STUDY)]
+
+
 def test_nobody_at_the_address() -> None:
     with odd_server(silent) as server:
         pass
@@ -367,6 +384,7 @@ def test_the_same_regions_are_the_same_object_and_others_another(a_study: Path, 
         write_dicom_seg(tmp_path / f"{n}.dcm", Rois(a_ct().geometry, {"psoas_left": Mask(voxels, (8, 30, 48))}), files)
         ds = pydicom.dcmread(tmp_path / f"{n}.dcm")
         found.append((ds.SOPInstanceUID, ds.SeriesInstanceUID, ds.SegmentSequence[0].TrackingUID))
+        assert ds.pixel_array.sum() == voxels.sum()
     assert found[0] == found[1] and not set(found[0]) & set(found[2])
     assert all(uid.is_valid and uid.startswith("2.25.") for uid in (*found[0], *found[2])) and len(set(found[0])) == 3
 

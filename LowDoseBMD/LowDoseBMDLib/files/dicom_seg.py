@@ -16,6 +16,7 @@ from .. import __version__
 from ..anatomy import STRUCTURES, Code, Structure
 from ..rois import Mask, Rois
 from .atomic import whole_file
+from .dicom_segments import segment_number
 from .dicom_source import (
     MANUFACTURER,
     SCHEME,
@@ -138,7 +139,7 @@ def _frames(segmentation: Dataset, source: SourceSeries) -> Iterator[tuple[int, 
             k = source.planes_by_frame[int(image.ReferencedFrameNumber) - 1]
         else:
             k = k_of_uid[str(image.ReferencedSOPInstanceUID)]
-        yield int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber), k
+        yield segment_number(segmentation, group), k
 
 
 def _description(number: int, structure: Structure, edited: bool, segmentation_uid: str) -> highdicom.seg.SegmentDescription:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import highdicom
+    from pydicom import Dataset
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,13 @@ class StoredSegment:
         return ReferencedSegment(self.object_class, self.object_uid, self.number, source_images=images)
 
 
+def segment_number(segmentation: Dataset, frame: Dataset) -> int:
+    """Which segment a frame shows. frame: its functional groups; what all frames have in common stands in the shared ones."""
+    groups = (frame, segmentation.SharedFunctionalGroupsSequence[0])
+    own = next(group for group in groups if "SegmentIdentificationSequence" in group)
+    return int(own.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+
+
 def stored_segments(path: Path) -> dict[str, StoredSegment]:
     """The segments of a file of ``write_dicom_seg`` by structure name (their tracking identifier)."""
     import pydicom
@@ -35,7 +43,7 @@ def stored_segments(path: Path) -> dict[str, StoredSegment]:
     header = pydicom.dcmread(path, stop_before_pixels=True)
     images: dict[int, dict[tuple[str, str], list[int]]] = defaultdict(lambda: defaultdict(list))
     for group in header.PerFrameFunctionalGroupsSequence:
-        number = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        number = segment_number(header, group)
         image = group.DerivationImageSequence[0].SourceImageSequence[0]
         frames = images[number][str(image.ReferencedSOPClassUID), str(image.ReferencedSOPInstanceUID)]
         if "ReferencedFrameNumber" in image:
