@@ -203,18 +203,33 @@ def _watch(child: subprocess.Popen[bytes], limits: Limits, wanted: Callable[[], 
 
 
 def _memory_mb(pid: int) -> tuple[float | None, float | None]:
-    """(now, most so far) of a process; None where neither Linux's /proc nor psutil can tell."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
-        return tuple(round(int(lines[name].split()[0]) * 1024 / 1e6, 1) if name in lines else None
-                     for name in ("VmRSS", "VmHWM"))
+    """(now, most so far) of a process and those it started; None where neither Linux's /proc nor psutil can tell."""
+    try:
+        each = [_proc_memory_mb(one) for one in _proc_tree(pid)]
+        return tuple(round(sum(parts), 1) for parts in zip(*each, strict=True))
+    except (OSError, ValueError, KeyError):
+        pass
     with contextlib.suppress(ImportError):
         import psutil
 
         with contextlib.suppress(psutil.Error):
-            memory = psutil.Process(pid).memory_info()
-            return memory.rss / 1e6, round(getattr(memory, "peak_wset", memory.rss) / 1e6, 1)
+            process = psutil.Process(pid)
+            memory = sum(one.memory_info().rss for one in (process, *process.children(recursive=True))) / 1e6
+            return memory, round(memory, 1)
     return None, None
+
+
+def _proc_tree(pid: int) -> Iterator[int]:
+    """A launcher, such as PythonSlicer, starts the Python that does the work."""
+    yield pid
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        yield from _proc_tree(int(child))
+
+
+def _proc_memory_mb(pid: int) -> tuple[float, float]:
+    """Raises KeyError for a process that has just ended."""
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
+    return tuple(int(lines[name].split()[0]) * 1024 / 1e6 for name in ("VmRSS", "VmHWM"))
 
 
 def _end(child: subprocess.Popen[bytes], force: bool) -> None:
@@ -222,13 +237,17 @@ def _end(child: subprocess.Popen[bytes], force: bool) -> None:
     if child.poll() is not None:
         return
     if not force and os.name != "nt":
-        child.terminate()
+        _signal_group(child, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(ASK_SECONDS)
     if child.poll() is None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL) if os.name != "nt" else child.kill()
+        child.kill() if os.name == "nt" else _signal_group(child, signal.SIGKILL)
     child.wait()
+
+
+def _signal_group(child: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, number)
 
 
 def _verdict(code: int, ended_by: str | None, result: dict[str, Any] | None, complaint: str,

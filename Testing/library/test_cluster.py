@@ -75,6 +75,7 @@ def lives(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_task_whose_worker_is_killed_is_done_by_another(cluster: Cluster, tmp_path: Path) -> None:
     """Four tasks on two workers; one worker is killed as soon as both are at work. Each result is there exactly once."""
     manifest = Manifest(tmp_path / "manifest.jsonl")
@@ -106,6 +107,7 @@ run_tasks("trying_task", [Task(str(n), ("hang", sys.argv[1])) for n in range(3)]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
 def test_tasks_on_a_cluster_end_with_whoever_wanted_them(cluster: Cluster, tmp_path: Path, name: str) -> None:
     whole = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path), cluster.address], env=ENVIRONMENT,
