@@ -25,12 +25,12 @@ from dicom_series import PATIENT, write_ct_series
 from LowDoseBMDLib.cli import main
 from LowDoseBMDLib.ctvolume import Acquisition, CTVolume
 from LowDoseBMDLib.files import dicomweb
-from LowDoseBMDLib.files.dicom import read_series
 from LowDoseBMDLib.files.dicom_seg import write_dicom_seg
 from LowDoseBMDLib.files.dicomweb import PASSWORD as PASSWORD_NAME
 from LowDoseBMDLib.files.dicomweb import TOKEN as TOKEN_NAME
 from LowDoseBMDLib.files.dicomweb import USER as USER_NAME
 from LowDoseBMDLib.files.dicomweb import Server, WebError
+from LowDoseBMDLib.files.read import read_ct
 from LowDoseBMDLib.files.segmentation import write_segmentation
 from LowDoseBMDLib.files.web_series import (
     WebSeries,
@@ -268,6 +268,23 @@ def test_short_pages_are_all_read_and_what_was_not_asked_for_is_left_out(page: i
     assert len(server.requests) == (5 if page == 3 else 2)
 
 
+def test_an_image_whose_header_cannot_be_read_belongs_to_its_series_still(a_study: Path) -> None:
+    """It is fetched with the others and judged by the reader of files: leaving it out would hide a missing slice."""
+    files = sorted((a_study / "smooth").iterdir())
+    headers = [pydicom.dcmread(path, stop_before_pixels=True).to_json_dict() for path in files]
+    headers[0]["00280010"] = {"vr": "US", "Value": ["many"]}
+    uid = headers[0]["0020000E"]["Value"][0]
+    listed = [dicom_json(SeriesInstanceUID=uid, Modality="CT"), dicom_json(SeriesInstanceUID="1.9/../..", Modality="CT")]
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        send(handler, 200, json.dumps(headers if handler.path.endswith("metadata") else listed).encode())
+
+    with odd_server(answer) as server:
+        chosen = choose_web_series(quick(server.url), STUDY)
+    assert (chosen.uid, len(chosen.sop_uids)) == (uid, 40)
+    assert len(server.requests) == 2, "what is no UID is not asked for"
+
+
 @contextmanager
 def sending(content: bytes, kind: str = 'multipart/related; type="application/dicom"; boundary=edge') -> Iterator[OddServer]:
     with odd_server(lambda handler: send(handler, 200, content, kind)) as server:
@@ -436,7 +453,7 @@ def test_the_series_is_chosen_from_headers_alone_as_it_is_from_files(an_archive:
     assert find_web_studies(server, date(2024, 1, 31), date(2024, 1, 31)) == [WebStudy(STUDY, "20240131")]
     with pytest.raises(WebError, match="no CT studies"):
         find_web_studies(server, since=date(2024, 2, 1))
-    _, _, acquisition = read_series(a_study)
+    acquisition = read_ct(a_study).acquisition
     chosen = choose_web_series(server, STUDY)
     assert (chosen.uid, chosen.why) == (acquisition.series_uid, acquisition.series_choice)
     assert acquisition.kernel == "B30f" and "sharp kernel" in chosen.why

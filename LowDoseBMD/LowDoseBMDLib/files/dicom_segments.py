@@ -30,7 +30,7 @@ class StoredSegment:
 
 
 def segment_number(segmentation: Dataset, frame: Dataset) -> int:
-    """Which segment a frame shows. frame: its functional groups; what all frames have in common stands in the shared ones."""
+    """Which segment a frame shows. frame: its functional groups; what all frames share stands in the shared ones."""
     groups = (frame, segmentation.SharedFunctionalGroupsSequence[0])
     own = next(group for group in groups if "SegmentIdentificationSequence" in group)
     return int(own.SegmentIdentificationSequence[0].ReferencedSegmentNumber)

@@ -43,8 +43,8 @@ MAX_ANSWER_SECONDS = 1800.0
 CHUNK_BYTES = 2**20
 _CLIENT_LOGGERS = ("dicomweb_client", "urllib3")
 """They write addresses, which hold UIDs, and headers, which hold credentials."""
-_BROKEN_CONTENT = (ValueError, TypeError, AttributeError, KeyError, IndexError, EOFError, NotImplementedError, OverflowError,
-                   RecursionError, SyntaxError, struct.error)
+BROKEN_CONTENT = (ValueError, TypeError, AttributeError, KeyError, IndexError, EOFError, NotImplementedError, OverflowError,
+                  RecursionError, SyntaxError, struct.error)
 """What parsers of JSON, XML, multipart and DICOM raise on what is none."""
 
 
@@ -237,7 +237,7 @@ def _explained(where: str) -> Iterator[None]:
         raise WebError(_garbage(where)) from error
     except requests.exceptions.RequestException as error:
         raise WebError(f"The request to {where} failed ({type(error).__name__}).") from error
-    except (*_BROKEN_CONTENT, InvalidDicomError) as error:
+    except (*BROKEN_CONTENT, InvalidDicomError) as error:
         log.debug("an answer could not be read: %s", type(error).__name__)
         raise WebError(_garbage(where)) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..flags import Refusal
 from .dicom import CT_CLASSES, HEADER_TAGS, planes_of_header
-from .dicomweb import Server, WebError, asking
-from .series import Plane, Series, choose_series, group_planes
+from .dicomweb import BROKEN_CONTENT, Server, WebError, asking
+from .series import Plane, choose_series, group_planes
 
 if TYPE_CHECKING:
     from dicomweb_client import DICOMwebClient
@@ -145,12 +145,14 @@ def choose_web_series(server: Server, study_uid: str) -> WebSeries:
     ``no_position``, and ``not_ct`` when the study holds no CT.
     """
     with asking(server) as client:
-        planes = [plane for uid in _ct_series(client, study_uid) for plane in _planes(client, study_uid, uid)]
+        images = {uid: [entry for entry in client.retrieve_series_metadata(study_uid, uid) if _is_ct_of(entry, uid)]
+                  for uid in _ct_series(client, study_uid)}
+        planes = [plane for entries in images.values() for entry in entries for plane in _planes(entry)]
     if not planes:
         raise Refusal("not_ct", "The server has no CT images in this study. Check that the study is still there, and that "
                                 "this user may see it.")
     best, why = choose_series(group_planes(planes))
-    return WebSeries(study_uid, best.uid, _instances(planes, best), why)
+    return WebSeries(study_uid, best.uid, frozenset(_value(entry, "00080018") for entry in images[best.uid]), why)
 
 
 def _ct_series(client: DICOMwebClient, study_uid: str) -> list[str]:
@@ -159,11 +161,18 @@ def _ct_series(client: DICOMwebClient, study_uid: str) -> list[str]:
     return list(dict.fromkeys(uid for uid in uids if _UID.fullmatch(uid)))
 
 
-def _planes(client: DICOMwebClient, study_uid: str, series_uid: str) -> Iterator[Plane]:
-    for entry in client.retrieve_series_metadata(study_uid, series_uid):
+def _is_ct_of(entry: Mapping[str, Any], series_uid: str) -> bool:
+    return _value(entry, "00080016") in CT_CLASSES and _value(entry, "0020000E") == series_uid
+
+
+def _planes(entry: Mapping[str, Any]) -> list[Plane]:
+    """Of an instance's JSON headers; none when they cannot be read: it is fetched all the same, and judged then."""
+    try:
         header = _header(entry)
-        if header.get("SOPClassUID") in CT_CLASSES and header.get("SeriesInstanceUID") == series_uid:
-            yield from planes_of_header(Path(str(header.SOPInstanceUID)), header)
+        return list(planes_of_header(Path(str(header.SOPInstanceUID)), header))
+    except BROKEN_CONTENT as error:
+        log.debug("a header holds what cannot be read: %s", type(error).__name__)
+        return []
 
 
 def _header(entry: Mapping[str, Any]) -> Dataset:
@@ -173,10 +182,6 @@ def _header(entry: Mapping[str, Any]) -> Dataset:
 
     wanted = {f"{tag_for_keyword(name):08X}" for name in HEADER_TAGS}
     return Dataset.from_json({tag: value for tag, value in entry.items() if tag.upper() in wanted})
-
-
-def _instances(planes: Sequence[Plane], best: Series) -> frozenset[str]:
-    return frozenset(plane.sop_uid for plane in planes if str(plane.header.SeriesInstanceUID) == best.uid)
 
 
 def fetch_series(server: Server, series: WebSeries, folder: Path) -> list[Path]:
