@@ -208,8 +208,9 @@ def _cohort_of(table: _Table, columns: Mapping[str, str], needed: Collection[str
                 problems.append(_Problem(number, f"column {table.header[place]!r}: {error}"))
     _refuse([*problems, *([] if problems else _wrong_ids(known["id"], table.rows))])
     cohort = Cohort.of(**known)
-    for name in {"reference_mg_cm3", "measured_mg_cm3"} & places.keys():
-        _check_unit(getattr(cohort, name), table.header[places[name]])
+    for name in ("reference_mg_cm3", "measured_mg_cm3"):
+        if name in places:
+            _check_unit(getattr(cohort, name), table.header[places[name]])
     return cohort
 
 
