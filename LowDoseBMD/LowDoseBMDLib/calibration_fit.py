@@ -78,15 +78,17 @@ def fit_two_point(people: Cohort, settings: FitSettings) -> TwoPointCalibration:
     muscle, fat = people.muscle_hu, people.fat_hu
     if settings.qct_line is not None:
         slope, intercept = settings.qct_line.slope_mg_cm3_per_hu, settings.qct_line.intercept_mg_cm3
-        slopes, intercepts = slope, intercept
+        slopes, intercepts, name = slope, intercept, "the phantom's line"
     else:
         pair, ratio = (people.spine_hu, people.reference_mg_cm3), (QCT_ERROR_SD_MG_CM3 / SPINE_ERROR_SD_HU) ** 2
         line = deming(*pair, ratio)
         slope, intercept = line.slope.value, line.intercept.value
-        slopes, intercepts = deming_without_each(*pair, ratio)
+        (slopes, intercepts), name = deming_without_each(*pair, ratio), "the Deming line"
     variance = _jackknife_covariance(*(intercepts + slopes * _means_without_each(tissue) for tissue in (muscle, fat)))
+    facts = _facts(people, settings, "Two-point, site constants")
+    facts["reference"] += f"; muscle and fat read through {name} {slope:.4f} HU {intercept:+.2f}"
     return TwoPointCalibration(
-        **_facts(people, settings, "Two-point, site constants"), **_biology(people),
+        **facts, **_biology(people),
         muscle_mg_cm3=float(intercept + slope * muscle.mean()), fat_mg_cm3=float(intercept + slope * fat.mean()),
         muscle_variance=float(variance[0, 0]), fat_variance=float(variance[1, 1]), covariance=float(variance[0, 1]))
 

@@ -68,6 +68,7 @@ def test_the_two_point_line_reads_tissue_through_the_phantoms_line() -> None:
     model = fit_two_point(cohort, replace(SETTINGS, qct_line=QctLine(0.8, 8.0)))
     assert model.muscle_mg_cm3 == pytest.approx(8 + 0.8 * cohort.muscle_hu.mean())
     assert model.fat_mg_cm3 == pytest.approx(8 + 0.8 * cohort.fat_hu.mean())
+    assert model.reference == "QCT; muscle and fat read through the phantom's line 0.8000 HU +8.00"
     covariance = 0.64 * np.cov(cohort.muscle_hu, cohort.fat_hu) / len(cohort)
     assert [model.muscle_variance, model.fat_variance, model.covariance] == \
         pytest.approx([covariance[0, 0], covariance[1, 1], covariance[0, 1]])

@@ -15,7 +15,14 @@ import numpy as np
 from .. import __version__
 from ..calibration import Calibration, calibration_to_dict
 from ..calibration_choice import TITLES, Candidate, Comparison
-from ..calibration_fit import FEWEST_SCANNERS, SCANNER_SD_HU, FitSettings
+from ..calibration_fit import (
+    FEWEST_SCANNERS,
+    PENALTIES,
+    QCT_ERROR_SD_MG_CM3,
+    SCANNER_SD_HU,
+    SPINE_ERROR_SD_HU,
+    FitSettings,
+)
 from ..calibration_people import TrainingPeople, names_of
 from ..files.atomic import write_whole
 from ..measurement import OSTEOPOROSIS_BELOW_MG_CM3
@@ -94,7 +101,9 @@ def _overridden(fitted: Fitted) -> list[str]:
 def _statements(fitted: Fitted) -> list[str]:
     found, line = fitted.comparison, fitted.settings.qct_line
     read = (f"the line of the QCT phantom, {line.slope_mg_cm3_per_hu:g} mg/cm³ per HU and {line.intercept_mg_cm3:g} mg/cm³, "
-            "taken as exact" if line else "the Deming line of QCT on the HU of bone, as no line of a QCT phantom was given")
+            "taken as exact" if line else
+            "the Deming line of QCT on the HU of bone, as no line of a QCT phantom was given (errors of "
+            f"{QCT_ERROR_SD_MG_CM3:g} mg/cm³ and {SPINE_ERROR_SD_HU:g} HU, a judgement that hardly matters)")
     return [
         "This is research software, not a medical device. Its values cannot be used to rule out low bone density, "
         "whatever the calibration.",
@@ -102,6 +111,8 @@ def _statements(fitted: Fitted) -> list[str]:
         "constants and penalties fitted anew in each. The test set was not used. Hold the finished calibration against it "
         "once, with lowdosebmd agree --calibration.",
         f"Two-point with site constants: muscle and fat HU are read through {read}.",
+        f"Regression: of {len(PENALTIES)} penalties on muscle and fat each fit takes the one that predicts best when each "
+        "of its own people is left out in turn.",
         f"Two-point with shrunk tissue: from {FEWEST_SCANNERS} scanners on, how far scanners differ comes from the cohort; "
         f"with fewer, a scanner is taken to have moved by {SCANNER_SD_HU:g} HU (SD, a judgement: 1 to 2 HU a year).",
         "Rescaled spreads the values as QCT's are spread. It finds more of the people below the limit, at a larger error "
