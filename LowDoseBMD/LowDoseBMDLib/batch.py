@@ -91,6 +91,7 @@ def run_studies(source: Path | Sequence[Study], out: Path, settings: Settings, r
     """
     made_by = _made_by(settings)
     choose_engine(settings.engine, settings.device)
+    _refuse_earlier(Manifest(out / MANIFEST), options)  # before an archive is searched, which may take an hour
     studies = find_studies(source, skip=out) if isinstance(source, Path) else source
     with Manifest(out / MANIFEST) as manifest:
         _refuse_earlier(manifest, options)
@@ -113,9 +114,10 @@ def name_of(study: Study, secret: bytes) -> str:
 def _made_by(settings: Settings) -> dict[str, Any]:
     """What makes a result another one. Raises BundleError when a model is missing or not what it says."""
     home = settings.models or models_folder()
-    calibration = calibration_to_dict(settings.calibration or TwoPointCalibration())
+    given = (settings.calibration or TwoPointCalibration(), *settings.calibrations)
     return {"version": __version__, "models": {name: load_bundle(home / name).identity for name in MODELS},
-            "calibration": _digest(calibration), "settings": _digest([settings.erosion, settings.scheme])}
+            "calibration": _digest([calibration_to_dict(each) for each in given]),
+            "settings": _digest([settings.erosion, settings.scheme])}
 
 
 def _digest(data: Any) -> str:

@@ -366,6 +366,15 @@ def load_calibration(path: str | Path) -> Calibration:
         raise ValueError(f"{path}: {error}") from error
 
 
+def load_calibrations(folder: Path) -> tuple[Calibration, ...]:
+    """All calibrations of a folder (*.json), by file name. Raises ValueError when there is none or one cannot be used."""
+    found = tuple(load_calibration(path) for path in sorted(folder.glob("*.json")))
+    if not found:
+        raise ValueError(f"{folder} holds no calibration file (*.json); write one with: lowdosebmd calibrate COHORT.csv "
+                         "-o CALIBRATION.json")
+    return found
+
+
 def save_calibration(calibration: Calibration, path: str | Path) -> None:
     """Write a calibration file (JSON); it appears whole or not at all."""
     from .files.atomic import write_whole

@@ -103,7 +103,9 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--erosion", choices=EROSIONS, default="physical",
                         help="physical: 5.5 mm from the body's surface (default); paper: the published ball in mm; "
                              "voxels: the literal ball of 4 voxels")
-    parser.add_argument("--calibration", type=Path, help="a site's calibration file; default: literature constants")
+    parser.add_argument("--calibration", type=Path,
+                        help="a site's calibration file, or a folder of them: each scan then takes the one for its scanner "
+                             "and tube voltage; default: literature constants")
     parser.add_argument("--engine", choices=ENGINES, default="auto")
     parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("--models", type=Path, help="folder of model bundles; default: those of the product")
@@ -157,17 +159,19 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
 
 def settings_from(options: argparse.Namespace) -> Any:
     """Settings of a study from parsed options; raises ValueError when a given file cannot be used."""
-    from .calibration import load_calibration
+    from .calibration import load_calibration, load_calibrations
     from .study import Settings
 
     for name in ("labels", "rois", "models"):
         given = getattr(options, name, None)
         if given is not None and not given.exists():
             raise ValueError(f"there is nothing at {given}; check what was given as --{name}")
-    calibration = load_calibration(options.calibration) if options.calibration else None
+    one = options.calibration and not options.calibration.is_dir()
+    calibration = load_calibration(options.calibration) if one else None
+    several = load_calibrations(options.calibration) if options.calibration and not one else ()
     return Settings(options.erosion, options.engine, options.device, getattr(options, "series", None), options.models,
                     calibration, getattr(options, "labels", None), getattr(options, "scheme", "totalsegmentator"),
-                    getattr(options, "rois", None))
+                    getattr(options, "rois", None), several)
 
 
 def progress_for(options: argparse.Namespace) -> Progress:

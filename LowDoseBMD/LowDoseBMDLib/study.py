@@ -12,6 +12,7 @@ from typing import Any
 
 from .anatomy import STRUCTURES
 from .calibration import Calibration, TwoPointCalibration
+from .calibration_match import best_match
 from .check import check_ct
 from .ctvolume import Acquisition, CTVolume
 from .failures import is_memory, refusal_of
@@ -35,9 +36,11 @@ MAX_AIR = 0.25
 
 @dataclass(frozen=True)
 class Settings:
-    """How a study is measured. calibration None: the default two-point line, uncalibrated.
+    """How a study is measured.
 
-    labels and scheme: start from a label map; rois: measure a segmentation file as it is; both None: the networks.
+    calibration: for every scan. Without it a scan takes the one of ``calibrations`` for its scanner and voltage
+    (calibration_match.best_match); without that the default two-point line, uncalibrated. labels and scheme: start from a
+    label map; rois: measure a segmentation file as it is; both None: the networks.
     """
 
     erosion: str = "physical"
@@ -49,6 +52,14 @@ class Settings:
     labels: Path | None = None
     scheme: str = "totalsegmentator"
     rois: Path | None = None
+    calibrations: tuple[Calibration, ...] = ()
+
+    def calibration_for(self, acquisition: Acquisition) -> Calibration:
+        """The calibration with which a scan is measured."""
+        if self.calibration is not None:
+            return self.calibration
+        chosen = best_match(self.calibrations, acquisition)
+        return TwoPointCalibration() if chosen is None else self.calibrations[chosen]
 
 
 def measure_study(source: Path | Sequence[Path], out: Path, settings: Settings = Settings(), progress: Progress = silent,
@@ -115,7 +126,7 @@ def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: 
         return _write_refused(out, refusal, ct.acquisition, settings, watch, ct)
     rois = replace(rois, flags=(*flags, *rois.flags))
     with watch.stage("measuring"):
-        measurement = measure(ct, rois, settings.calibration or TwoPointCalibration())
+        measurement = measure(ct, rois, settings.calibration_for(ct.acquisition))
     return write_results(
         out, ct, rois, measurement, lambda: to_dict(measurement, ct.acquisition, software(networks), _rounded(watch)), watch,
         given=settings.rois, dicom=dicom or ())
@@ -158,7 +169,7 @@ def _refuse_in_air(ct: CTVolume, rois: Rois) -> None:
 
 def _write_refused(out: Path, refusal: Refusal, acquisition: Acquisition, settings: Settings, watch: Stopwatch,
                    ct: CTVolume | None = None) -> dict[str, Any]:
-    bare = Measurement("refused", (), None, None, settings.calibration or TwoPointCalibration(),
+    bare = Measurement("refused", (), None, None, settings.calibration_for(acquisition),
                        flags=(refusal.flag,), erosion=settings.erosion)
     figures = {}
     if ct is not None:

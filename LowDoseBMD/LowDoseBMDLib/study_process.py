@@ -53,9 +53,10 @@ class StudyJob:
 
     def write(self, path: Path) -> None:
         """For read. The file names paths: it belongs into a folder that only its owner may read. Raises OSError."""
-        settings = asdict(replace(self.settings, calibration=None))
+        settings = asdict(replace(self.settings, calibration=None, calibrations=()))
         settings |= {name: settings[name] and str(settings[name].absolute()) for name in _PATHS}
         settings["calibration"] = self.settings.calibration and calibration_to_dict(self.settings.calibration)
+        settings["calibrations"] = [calibration_to_dict(each) for each in self.settings.calibrations]
         study = {"names": self.study.names, "sources": [str(path) for path in self.study.sources], "dicom": self.study.dicom,
                  "labels": self.study.labels and str(self.study.labels),
                  "web": self.study.web and self.study.web.to_dict()}
@@ -68,6 +69,7 @@ class StudyJob:
         study, settings = data["study"], data["settings"]
         settings |= {name: settings[name] and Path(settings[name]) for name in _PATHS}
         settings["calibration"] = settings["calibration"] and calibration_from_dict(settings["calibration"])
+        settings["calibrations"] = tuple(calibration_from_dict(each) for each in settings["calibrations"])
         labels = study["labels"] and Path(study["labels"])
         web = study["web"] and WebSource.from_dict(study["web"])
         return StudyJob(Study(tuple(study["names"]), tuple(map(Path, study["sources"])), study["dicom"], labels, web),

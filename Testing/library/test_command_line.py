@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from LowDoseBMDLib.calibration import save_calibration
+from LowDoseBMDLib.calibration_models import LineCalibration
 from LowDoseBMDLib.cli import main
 from LowDoseBMDLib.files.segmentation import write_segmentation
 from LowDoseBMDLib.geometry import Geometry
@@ -78,6 +80,7 @@ def _dicom_series(folder: Path, hu: np.ndarray, number: int, kernel: str, uids: 
         file.PatientBirthDate, file.PatientAge, file.PatientSex = BIRTH_DATE, "093Y", "F"
         file.StudyInstanceUID, file.SeriesInstanceUID = uids
         file.Modality, file.Manufacturer, file.KVP, file.ConvolutionKernel = "CT", "SIEMENS", "120", kernel
+        file.ManufacturerModelName = "Definition AS"
         file.SeriesNumber, file.InstanceNumber, file.SliceThickness = number, k + 1, "3"
         file.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
         file.ImagePositionPatient, file.ImageOrientationPatient = [0, 0, 3.0 * k], [1, 0, 0, 0, 1, 0]
@@ -115,6 +118,26 @@ def test_dicom_reads_as_nifti_does_and_names_nobody(a_dicom_folder, a_ct, tmp_pa
     for word in (SECRET, BIRTH_DATE):
         assert word not in said.out + said.err + caplog.text
         assert not [path.name for path in out.iterdir() if word.encode() in path.read_bytes() or word in path.name]
+
+
+def test_of_a_folder_of_calibrations_a_scan_takes_that_of_its_scanner_and_voltage(a_dicom_folder, a_ct, tmp_path, capsys):
+    folder, regions = tmp_path / "calibrations", _segmentation(tmp_path / "s.seg.nrrd")
+    folder.mkdir()
+    known = {"status": "site", "cohort_size": 80, "intercept_mg_cm3": 8.0, "slope_mg_cm3_per_hu": 0.8,
+             "intercept_variance": 1.0, "slope_variance": 0.0, "covariance": 0.0, "residual_sd_mg_cm3": 4.0}
+    made_for = {"AS": ("Definition AS", 120.0), "AS 100": ("Definition AS", 100.0), "VCT": ("LightSpeed VCT", 120.0)}
+    for name, (scanner, kvp) in made_for.items():
+        save_calibration(LineCalibration(**known | {"name": name, "scanner": scanner, "kvp": kvp}), folder / f"{name}.json")
+    common = ["-o", str(tmp_path / "out"), "--rois", str(regions), "--calibration"]
+    assert main(["measure", str(a_dicom_folder), *common, str(folder)]) == 0
+    assert _record(tmp_path / "out")["calibration"]["name"] == "AS"
+    assert _record(tmp_path / "out")["mean_vbmd_mg_cm3"] == 96.0, "8 + 0.8 * 110 HU"
+    assert main(["measure", str(a_ct), *common, str(folder)]) == 0
+    assert _record(tmp_path / "out")["calibration"]["status"] == "uncalibrated", "a scan that does not say its scanner"
+    assert main(["measure", str(a_ct), *common, str(folder / "VCT.json")]) == 0
+    assert _record(tmp_path / "out")["calibration"]["name"] == "VCT", "a file is for every scan"
+    assert main(["measure", str(a_ct), *common, str(tmp_path / "out")]) == 2
+    assert "schema_version" in capsys.readouterr().err
 
 
 def test_the_named_series_is_taken(a_dicom_folder, tmp_path):
