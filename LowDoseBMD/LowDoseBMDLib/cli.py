@@ -19,7 +19,7 @@ from .cli_cohort import add_cohort_commands
 from .cli_drift import add_drift_command
 from .cli_output import MEASURED, SOME_FAILED, UNUSABLE, line, say
 from .cli_web import add_web_options, web_studies
-from .failures import explain, is_full_disk
+from .failures import explain, is_full_disk, is_memory
 from .inference import DEVICES, ENGINES, Cancelled, Progress, silent
 from .pipeline import EROSIONS
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _stopped_by_sigterm():
             return options.run(options)
     except OSError as error:
-        if is_full_disk(error):
+        if is_full_disk(error) or is_memory(error):
             print(f"lowdosebmd: {explain(error)}", file=sys.stderr)
             return SOME_FAILED
         where = f" ({error.filename})" if error.filename else ""
@@ -51,9 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"lowdosebmd: {error}", file=sys.stderr)
         return UNUSABLE
-    except MemoryError as error:
-        print(f"lowdosebmd: {explain(error)}", file=sys.stderr)
-        return SOME_FAILED
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in ("", __package__):
@@ -61,6 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lowdosebmd: the Python package '{package}' is missing; install it with: "
               f"{Path(sys.executable).name} -m pip install {package}", file=sys.stderr)
         return UNUSABLE
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not is_memory(error):
+            raise
+        print(f"lowdosebmd: {explain(error)}", file=sys.stderr)
+        return SOME_FAILED
     except (KeyboardInterrupt, Cancelled):
         print("lowdosebmd: stopped; nothing half-written was left", file=sys.stderr)
         return SOME_FAILED

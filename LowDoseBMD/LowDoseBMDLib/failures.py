@@ -11,7 +11,8 @@ from .flags import Refusal
 _FULL = {errno.ENOSPC, errno.EFBIG, *(getattr(errno, name) for name in ("EDQUOT",) if hasattr(errno, name))}
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 """What numpy says, with no error number, when the disk did not take all of an array."""
-_NO_MEMORY = re.compile(r"bad.?alloc|out of memory|not enough memory|failed to allocate|unable to allocate", re.IGNORECASE)
+_NO_MEMORY = re.compile(r"bad.?alloc|out of memory|not enough memory|cannot allocate memory|failed to allocate|"
+                        r"unable to allocate|failed to map segment", re.IGNORECASE)
 
 
 def explain(error: BaseException) -> str:
@@ -41,8 +42,9 @@ def refusal_of(error: Exception) -> Refusal:
 
 
 def is_memory(error: BaseException) -> bool:
-    """Memory ran out, in Python or in the network's engine."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error))))
+    """Memory ran out, in Python, in the network's engine, or while a library was loaded."""
+    speaks_of_it = isinstance(error, (RuntimeError, ImportError, OSError)) and _NO_MEMORY.search(str(error))
+    return isinstance(error, MemoryError) or bool(speaks_of_it)
 
 
 def is_full_disk(error: BaseException) -> bool:

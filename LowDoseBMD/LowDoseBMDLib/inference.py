@@ -10,7 +10,8 @@ import importlib.util
 import itertools
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,7 +60,17 @@ class OnnxEngine:
 
     def run(self, tile: np.ndarray) -> np.ndarray:
         name = self.session.get_inputs()[0].name
-        return self.session.run(None, {name: tile})[0][0]
+        with _onnx_errors():
+            return self.session.run(None, {name: tile})[0][0]
+
+
+@contextmanager
+def _onnx_errors() -> Iterator[None]:
+    """Raises RuntimeError for whatever ONNX Runtime raises: its errors have no class in common."""
+    try:
+        yield
+    except Exception as error:
+        raise RuntimeError(str(error)) from error
 
 
 @dataclass
@@ -127,7 +138,8 @@ def _open_onnx(bundle: Bundle) -> OnnxEngine:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
     options.enable_cpu_mem_arena = False
-    session = onnxruntime.InferenceSession(str(bundle.folder / GRAPH), options, providers=["CPUExecutionProvider"])
+    with _onnx_errors():
+        session = onnxruntime.InferenceSession(str(bundle.folder / GRAPH), options, providers=["CPUExecutionProvider"])
     return OnnxEngine(bundle, session)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from .anatomy import BONES, LEVELS, SIDES, SPINE, STRUCTURES
 from .bodies import draw_bodies
 from .bones import segment_bones
-from .bundle import load_bundle, models_folder
+from .bundle import BundleError, load_bundle, models_folder
 from .ctvolume import CTVolume
 from .flags import Flag, Severity
 from .geometry import Geometry
@@ -30,8 +30,8 @@ from .splitting import split_vertebrae
 from .tissues import find_tissues
 from .vertebrae import assess_levels, trabecular_mask
 
-MODELS: tuple[str, ...] = ("bones", "bodies", "keypoints")
-"""Names of the bundles, in the order of the fields of Models."""
+MODELS: dict[str, tuple[str, ...]] = {"bones": BONES, "bodies": ("vertebral body",), "keypoints": LEVELS}
+"""Names of the bundles, in the order of the fields of Models, and what each must find."""
 
 EROSIONS: tuple[str, ...] = ("physical", "paper", "voxels")
 
@@ -85,7 +85,13 @@ def open_models(folder: Path | None = None, engine: str = "auto", device: str = 
     Raises bundle.BundleError when one is missing or not what it says, ValueError when the engine is not there.
     """
     home = folder or models_folder()
-    return Models(*(open_engine(load_bundle(home / name), engine, device) for name in MODELS))
+    bundles = {name: load_bundle(home / name) for name in MODELS}
+    for name, bundle in bundles.items():
+        missing = [output for output in MODELS[name] if output not in bundle.outputs]
+        if missing:
+            raise BundleError(f"{name}: the model {bundle.name!r} does not find {', '.join(missing)}, so it belongs in "
+                              "another place; install the models again")
+    return Models(*(open_engine(bundle, engine, device) for bundle in bundles.values()))
 
 
 def propose_rois(ct: CTVolume, models: Models, erosion: str = "physical", watch: Stopwatch | None = None) -> Rois:

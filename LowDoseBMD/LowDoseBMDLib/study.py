@@ -134,9 +134,12 @@ def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: 
 
 def _refuse_unwritable(out: Path) -> None:
     """Before the work, not after it. Raises OSError."""
-    out.mkdir(parents=True, exist_ok=True)
-    with TemporaryFile(dir=out):
-        pass
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(out)) from None
 
 
 def _given_rois(ct: CTVolume, settings: Settings, watch: Stopwatch) -> Rois:

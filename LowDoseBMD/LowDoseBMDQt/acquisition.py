@@ -7,7 +7,7 @@ from typing import Any
 
 import slicer
 from LowDoseBMDLib.ctvolume import Acquisition
-from LowDoseBMDLib.headers import age_years, sex
+from LowDoseBMDLib.headers import age_years, plain_agent, plain_words, sex
 
 TAGS: dict[str, str] = {
     "modality": "0008,0060", "manufacturer": "0008,0070", "scanner": "0008,1090", "contrast_agent": "0018,0010",
@@ -35,6 +35,8 @@ def acquisitionFromDicom(volumeNode: Any) -> Acquisition | None:
         return (database.instanceValue(instances[0], tag) or "").strip() or None
 
     facts = {name: value(tag) for name, tag in TAGS.items()}
+    facts |= {"series_description": plain_words(facts["series_description"]),
+              "contrast_agent": plain_agent(facts["contrast_agent"])}
     numbers = {name: _number(value(tag)) for name, tag in NUMBER_TAGS.items()}
     return Acquisition(source="dicom", **facts, **numbers, patient_age_years=age_years(value(AGE_TAG)),
                        patient_sex=sex(value(SEX_TAG)))
