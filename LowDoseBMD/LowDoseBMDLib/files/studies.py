@@ -54,7 +54,7 @@ def find_studies(source: Path, skip: Path | None = None) -> list[Study]:
     StudyInstanceUID wherever they lie; of a study that has CT series only these are taken. Every volume file is a study.
     Raises ValueError when source is none of these, the CSV has no such column, or nothing is found.
     """
-    source, skip = source.absolute(), skip and skip.absolute()
+    source, skip = source.resolve(), skip and skip.resolve()
     if source.is_dir():
         studies = _in_files(_files_below(source, skip))
     elif source.name.upper() == DICOMDIR and source.is_file():
@@ -85,7 +85,7 @@ def _of_row(home: Path, row: dict[str, str], skip: Path | None) -> list[Study]:
     if labels is not None:
         return [Study((str(path), str(labels)), (path,), labels=labels)]
     if path.is_dir():
-        found = _in_files(_files_below(path, skip))
+        found = _in_files(_files_below(path.resolve(), skip))
     elif path.name.upper() == DICOMDIR and path.is_file():
         found = _in_files(_files_of_dicomdir(path))
     else:
