@@ -39,7 +39,7 @@ MUSCLE_BIOLOGICAL_SD_HU = 5.5
 FAT_BIOLOGICAL_SD_HU = 4.0
 """Between-subject SD of subcutaneous fat HU (about -105 +- 4..6)."""
 
-STATUSES = ("uncalibrated", "site")
+UNCALIBRATED, SYNTHETIC, SITE = STATUSES = ("uncalibrated", "synthetic", "site")
 Z95 = 1.959964
 """97.5th percentile of the standard normal distribution."""
 
@@ -115,10 +115,10 @@ class Provenance:
 
     kvp, scanner, kernel: of the fitted scans, as in their DICOM headers; several scanners or kernels are separated by
     ";", empty means any or not known. cohort_size: people. date: of the fit; scans_from, scans_to: of the first and
-    last scan; all ISO (2024-03-01) or empty. status: "uncalibrated" (literature) or "site". reference: the QCT method
-    in words. lowest_mg_cm3, highest_mg_cm3: range of the reference densities; both 0 when not known. expected_*_hu:
-    mean HU of the cohort's muscle and fat; *_spread_hu: SD between its people, all scatter included; None when not
-    known. Raises ValueError naming the field when a value cannot be.
+    last scan; all ISO (2024-03-01) or empty. status: "uncalibrated" (literature), "synthetic" (fitted on people drawn by
+    a program) or "site". reference: the QCT method in words. lowest_mg_cm3, highest_mg_cm3: range of the reference
+    densities; both 0 when not known. expected_*_hu: mean HU of the cohort's muscle and fat; *_spread_hu: SD between its
+    people, all scatter included; None when not known. Raises ValueError naming the field when a value cannot be.
     """
 
     name: str
@@ -128,7 +128,7 @@ class Provenance:
     kernel: str = ""
     cohort_size: int = 0
     date: str = ""
-    status: str = "uncalibrated"
+    status: str = UNCALIBRATED
     scans_from: str = ""
     scans_to: str = ""
     reference: str = ""
@@ -149,7 +149,7 @@ class Provenance:
     @property
     def provisional(self) -> bool:
         """True until a site's fit is loaded: the class that follows from vBMD is then provisional."""
-        return self.status != "site"
+        return self.status != SITE
 
     def _check(self) -> None:
         """Checks of the model's own fields. Raises ValueError."""
@@ -262,7 +262,7 @@ def _check_provenance(c: Provenance) -> None:
         raise ValueError(f"calibration field 'kvp' is {c.kvp}; give the tube voltage of the fitted scans")
     if c.status not in STATUSES:
         raise ValueError(f"calibration field 'status' is {c.status!r}; choose one of {', '.join(STATUSES)}")
-    if c.status == "site" and c.cohort_size < 1:
+    if c.status == SITE and c.cohort_size < 1:
         raise ValueError(f"calibration field 'cohort_size' is {c.cohort_size}; a site calibration must say how "
                          "many people it was fitted on")
     if c.highest_mg_cm3 <= c.lowest_mg_cm3 and (c.lowest_mg_cm3, c.highest_mg_cm3) != (0, 0):

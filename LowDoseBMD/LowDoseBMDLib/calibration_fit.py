@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .agreement import deming, deming_without_each
-from .calibration import Calibration, TwoPointCalibration
+from .calibration import SITE, SYNTHETIC, Calibration, TwoPointCalibration
 from .calibration_models import (
     LineCalibration,
     RegressionCalibration,
@@ -213,7 +213,8 @@ def _facts(people: Cohort, settings: FitSettings, title: str) -> dict[str, Any]:
     return {
         "name": f"{title}, {', '.join([*scanners, f'{settings.kvp:g} kV'])}{synthetic}",
         "kvp": settings.kvp, "scanner": ";".join(scanners), "kernel": ";".join(names_of(people.kernel)),
-        "cohort_size": len(people), "date": settings.date, "status": "site", "reference": settings.reference,
+        "cohort_size": len(people), "date": settings.date, "status": SYNTHETIC if synthetic else SITE,
+        "reference": settings.reference,
         "scans_from": days[0] if days else "", "scans_to": days[-1] if days else "",
         "lowest_mg_cm3": float(people.reference_mg_cm3.min()), "highest_mg_cm3": float(people.reference_mg_cm3.max()),
         "expected_muscle_hu": float(people.muscle_hu.mean()), "muscle_spread_hu": float(people.muscle_hu.std(ddof=1)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .calibration import SYNTHETIC
 from .calibration_match import OLD_YEARS, Fit, age_years, as_date, match
 from .flags import Flag, Severity
 
@@ -31,6 +32,17 @@ def calibration_flags(result: Measurement, acquisition: Acquisition) -> tuple[Fl
         flags += [*_scanner(calibration, acquisition), *_kernel(calibration, acquisition), *_age(calibration, acquisition),
                   *_tissue(result), *_range(result)]
     return tuple(flags)
+
+
+def provisional_flags(calibration: Calibration) -> tuple[Flag, ...]:
+    """That a calibration was fitted on no scanner, or on nobody; none of a site's own."""
+    if calibration.status == SYNTHETIC:
+        return (Flag("calibration_synthetic", Severity.CAUTION, "The calibration was fitted on synthetic people, numbers "
+                     "drawn by a program: vBMD and class say nothing of a patient. Load a site calibration."),)
+    if calibration.provisional:
+        return (Flag("uncalibrated", Severity.CAUTION, "The calibration rests on literature constants, not on "
+                     "this scanner: vBMD and class are provisional until a site calibration is loaded."),)
+    return ()
 
 
 def _voltage(calibration: Calibration, acquisition: Acquisition) -> Iterator[Flag]:

@@ -16,7 +16,7 @@ import numpy as np
 from . import quality
 from .anatomy import LEVELS, SIDES, STRUCTURES
 from .calibration import Z95, Calibration
-from .calibration_flags import calibration_flags
+from .calibration_flags import calibration_flags, provisional_flags
 from .calibration_match import match
 from .ctvolume import CTVolume
 from .flags import Flag, Severity
@@ -343,10 +343,7 @@ def _result_flags(result: Measurement) -> tuple[Flag, ...]:
         if low < limit < high:
             flags.append(Flag(f"grey_zone_{limit:.0f}", Severity.CAUTION, f"The 95 % interval {low:.0f} to {high:.0f} "
                               f"mg/cm3 spans the limit of {limit:.0f} mg/cm3: the class is not certain."))
-    if result.calibration.provisional:
-        flags.append(Flag("uncalibrated", Severity.CAUTION, "The calibration rests on literature constants, not on "
-                          "this scanner: vBMD and class are provisional until a site calibration is loaded."))
-    return tuple(flags)
+    return (*flags, *provisional_flags(result.calibration))
 
 
 def _roi_flags(level: LevelMeasurement) -> tuple[Flag, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .calibration import calibration_to_dict
+from .calibration import SITE, SYNTHETIC, UNCALIBRATED, calibration_to_dict
 from .ctvolume import Acquisition
 from .flags import Flag
 from .measurement import (
@@ -78,8 +78,8 @@ def why_provisional(record: Mapping[str, Any]) -> str:
     """Why the class of a record is provisional, in words; empty when it is not."""
     if not record["category_provisional"]:
         return ""
-    if record["calibration"]["status"] != "site":
-        return "uncalibrated"
+    if record["calibration"]["status"] != SITE:
+        return {SYNTHETIC: "calibrated on synthetic people"}.get(record["calibration"]["status"], UNCALIBRATED)
     codes = {flag["code"] for flag in record["flags"]}
     found = [text for code, text in _PROVISIONAL.items() if code in codes]
     return " and ".join(found) or "calibrated for other scans"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import qt
-from LowDoseBMDLib.calibration import Calibration, TwoPointCalibration, load_calibration
+from LowDoseBMDLib.calibration import SYNTHETIC, Calibration, TwoPointCalibration, load_calibration
 from LowDoseBMDLib.calibration_match import DAYS_PER_YEAR, OLD_YEARS, Fit, age_years, as_date, best_match, match
 from slicer.i18n import tr as _
 
@@ -58,7 +58,8 @@ def factsText(calibration: Calibration, today: Date) -> str:
     """Model, unit, voltage, scanner, people, scans and age of a calibration, as rich text."""
     facts = [kindName(calibration.kind), f"mg/cm³ {calibration.unit}", f"{calibration.kvp:.0f} kV"]
     if calibration.provisional:
-        return " · ".join([*facts, _("not fitted to any scanner: classes are provisional")])
+        why = {SYNTHETIC: _("fitted on synthetic people: not for patients")}
+        return " · ".join([*facts, why.get(calibration.status, _("not fitted to any scanner: classes are provisional"))])
     facts.append(calibration.scanner.replace(";", ", ") or _("scanner not named"))
     facts.append(_("{count} people").format(count=calibration.cohort_size))
     if calibration.highest_mg_cm3:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
+from LowDoseBMDLib.calibration import SYNTHETIC
 from LowDoseBMDLib.measurement import LOW_BONE_MASS, NORMAL, OSTEOPOROSIS_RANGE
 from LowDoseBMDLib.review import ACCEPTED, REJECTED
 from LowDoseBMDMRML.remeasure import EDITED, MEASURED, REFUSED, STALE
@@ -84,7 +85,8 @@ def _classLine(measurement: Measurement) -> str:
 
 def _whyProvisional(measurement: Measurement) -> str:
     if measurement.calibration.provisional:
-        return _("uncalibrated scanner")
+        synthetic = measurement.calibration.status == SYNTHETIC
+        return _("calibrated on synthetic people") if synthetic else _("uncalibrated scanner")
     reasons = {"kvp": _("other tube voltage than calibrated"), "scanner": _("other scanner than calibrated")}
     codes = {flag.code for flag in measurement.flags}
     return ", ".join(reason for code, reason in reasons.items() if code in codes)

@@ -64,7 +64,7 @@ def numbers(report: Path) -> dict:
 
 def test_the_calibration_can_be_used_and_says_where_it_comes_from(a_report: Path) -> None:
     model = load_calibration(a_report.parent / "site.json")
-    assert (model.kind, model.status, model.cohort_size) == ("line", "site", 280)
+    assert (model.kind, model.status, model.cohort_size) == ("line", "synthetic", 280)
     assert (model.kvp, model.scanner) == (120.0, "synthetic CT")
     assert model.residual_sd_mg_cm3 > 3 and model.reference == "QCT densities of people.csv"
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", model.date) and "(synthetic people)" in model.name

@@ -74,6 +74,15 @@ def test_why_a_class_is_provisional(scan: dict, why: str) -> None:
     assert status == ("fitted at this site" + (f"; class provisional: {why}" if why else ""))
 
 
+def test_a_calibration_of_synthetic_people_says_that_it_is_not_for_patients() -> None:
+    record = record_of(replace(TWO_POINT, status="synthetic"))
+    assert record["category_provisional"] and why_provisional(record) == "calibrated on synthetic people"
+    codes = {flag["code"] for flag in record["flags"]}
+    assert "calibration_synthetic" in codes and "uncalibrated" not in codes
+    status = dict(calibration_facts.facts(record["calibration"], why_provisional(record)))["Status"]
+    assert "not for patients" in status
+
+
 def test_a_record_with_a_calibration_of_version_1_is_still_told() -> None:
     facts = dict(calibration_facts.facts(VERSION_1))
     assert (facts["Constants"], facts["Fitted on"]) == ("muscle +45.0, fat −82.0 mg/cm³", "60 pairs, 2024-02-01")

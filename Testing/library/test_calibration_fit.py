@@ -161,13 +161,16 @@ def test_how_scanners_differ_is_estimated_from_three_on() -> None:
 def test_where_a_calibration_comes_from_stands_in_it(kind: str) -> None:
     cohort = people()
     days = np.array([f"2025-{1 + number % 12:02d}-15" for number in range(len(cohort))])
-    model = PREDICTIONS[kind](replace(cohort, scan_date=days, kernel=np.full(len(cohort), "B30f")), SETTINGS)
+    scanned = replace(cohort, scan_date=days, kernel=np.full(len(cohort), "B30f"))
+    model = PREDICTIONS[kind](scanned, SETTINGS)
     assert (model.status, model.cohort_size, model.kvp, model.scanner, model.kernel, model.date, model.scans_from,
-            model.scans_to) == ("site", 280, 120.0, "synthetic CT", "B30f", "2026-01-31", "2025-01-15", "2025-12-15")
+            model.scans_to) == ("synthetic", 280, 120.0, "synthetic CT", "B30f", "2026-01-31", "2025-01-15", "2025-12-15")
     assert (model.lowest_mg_cm3, model.highest_mg_cm3) == (cohort.reference_mg_cm3.min(), cohort.reference_mg_cm3.max())
     assert model.expected_muscle_hu == pytest.approx(cohort.muscle_hu.mean())
     assert model.fat_spread_hu == pytest.approx(cohort.fat_hu.std(ddof=1))
-    assert not model.provisional and "synthetic people" in model.name
+    assert model.provisional and "synthetic people" in model.name
+    of_people = PREDICTIONS[kind](replace(scanned, synthetic=np.zeros(len(cohort), bool)), SETTINGS)
+    assert of_people.status == "site" and not of_people.provisional and "synthetic" not in of_people.name.split(",")[0]
 
 
 def test_the_error_of_the_regions_is_taken_off_the_biology() -> None:

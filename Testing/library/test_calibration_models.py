@@ -233,7 +233,7 @@ def provenances(draw: st.DrawFn) -> dict[str, object]:
     return {
         "name": draw(texts), "kvp": draw(st.floats(40, 200)), "scanner": draw(texts), "kernel": draw(texts),
         "cohort_size": draw(st.integers(1, 10**6)), "date": draw(st.just("") | days), "status": draw(
-            st.sampled_from(("site", "uncalibrated"))), "scans_from": scans[0], "scans_to": scans[1],
+            st.sampled_from(("site", "synthetic", "uncalibrated"))), "scans_from": scans[0], "scans_to": scans[1],
         "reference": draw(texts), "lowest_mg_cm3": low, "highest_mg_cm3": low + draw(st.floats(1, 1e6)),
         "expected_muscle_hu": draw(st.floats(0, 200)), "expected_fat_hu": draw(st.floats(-200, -1)),
         "muscle_spread_hu": draw(st.none() | not_negatives), "fat_spread_hu": draw(st.none() | not_negatives)}

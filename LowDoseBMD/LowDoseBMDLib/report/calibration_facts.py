@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..calibration import SITE, SYNTHETIC
 from .numbers import number, with_unit
 
 TITLES = {
@@ -113,7 +114,9 @@ def _tissue(calibration: Mapping[str, Any], name: str) -> str:
 
 
 def _status(calibration: Mapping[str, Any], why_provisional: str) -> str:
-    if calibration["status"] != "site":
+    if calibration["status"] == SYNTHETIC:
+        return "fitted on synthetic people: not for patients, class provisional"
+    if calibration["status"] != SITE:
         return "uncalibrated: literature constants, class provisional"
     return "fitted at this site" + (f"; class provisional: {why_provisional}" if why_provisional else "")
 
