@@ -21,11 +21,11 @@ from LowDoseBMDLib.files.segmentation import load_segmentation
 from LowDoseBMDLib.geometry import Geometry
 from LowDoseBMDLib.measurement import Measurement, measure
 from LowDoseBMDLib.pipeline import rois_from_masks
-from small_torso import HU, SHAPE_KJI, hu, masks, vbmd
+from small_torso import SHAPE_KJI, hu, masks, vbmd
 
 REGIONS = {name: mask for name, mask in masks().items() if not name.startswith("body")}
-BOX_KJI = tuple((min(mask.box[axis].start for mask in REGIONS.values()), max(mask.box[axis].stop for mask in REGIONS.values()))
-                for axis in range(3))
+BOX_KJI = tuple((min(box[axis].start for box in boxes), max(box[axis].stop for box in boxes))
+                for boxes in [[mask.box for mask in REGIONS.values()]] for axis in range(3))
 """First voxel of the regions and the first behind them, along k, j, i: no crop cuts them."""
 
 STEPS_HU = {"int16": 1.0, "int32": 1.0, "float32": 0.25, "float64": 0.125}
