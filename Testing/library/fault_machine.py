@@ -20,6 +20,9 @@ from fault_cases import Fault, files_of, write_ct_series
 from fault_scene import ENVIRONMENT, NOT_HERE, Given, Outcome, Scene
 from LowDoseBMDLib.bundle import models_folder
 
+KEPT = frozenset({".key", ".manifest.jsonl.lock"})
+"""Hidden files that a batch keeps: the key of its names, and the file that one run at a time has locked."""
+
 KILLS = 50
 SECOND_KILL_RANGE = (0.2, 8.0)
 """Seconds after its start at which a batch is killed: from before its first study to after its last."""
@@ -240,7 +243,7 @@ def kill_and_resume(scene: Scene, folder: Path, kills: int = KILLS) -> Outcome:
         _, errors = _batch(studies, out, "--resume").communicate()
         lost += _differs(out, wanted, errors)
         shutil.rmtree(out)
-    sentence = f"{kills} kills in {rounds} batches of {len(wanted)} studies; each was resumed to the end of an unbroken one."
+    sentence = f"{kills} kills; batches of {len(wanted)} studies ({rounds} in all) ended like an unbroken one when resumed."
     return Outcome("measured", "", sentence, "; ".join(lost), time.monotonic() - begun)
 
 
@@ -249,7 +252,7 @@ def _differs(out: Path, wanted: list, errors: str) -> list[str]:
         found = [] if _found(out) == wanted else ["another summary than an unbroken batch"]
     except (OSError, ValueError) as error:
         found = [f"the summary lacks a result ({type(error).__name__})"]
-    left = [f"{path.name} was left behind" for path in out.rglob(".*") if path.name != ".key"]
+    left = [f"{path.name} was left behind" for path in out.rglob(".*") if path.name not in KEPT]
     return [*found, *left, *(["a traceback"] if "Traceback" in errors else [])]
 
 
