@@ -68,7 +68,7 @@ def _view(overview: Overview) -> dict[str, Any]:
         "findings": _findings(states, measured),
         "statements": STATEMENTS,
         "classes": [_class(name, measured) for name in CLASSES],
-        "provisional": any(row["category_provisional"] for row in measured),
+        "provisional": sum(bool(row["category_provisional"]) for row in measured),
         "histogram": _histogram([row["mean_vbmd_mg_cm3"] for row in measured]),
         "flags": [(code.replace("_", " "), count, _share(count, len(rows))) for code, count in _flag_counts(rows)],
         "reasons": _reasons(rows),
