@@ -15,7 +15,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +30,7 @@ from .inference import choose_engine
 from .manifest import Manifest
 from .pipeline import MODELS, open_models
 from .report.overview import Overview, write_overview
-from .report.tables import neutralise
+from .report.tables import csv_text
 from .results import STORED_FILE
 from .runner import FAILED, Limits, Outcome, Task, python_command, run_tasks
 from .study import Settings
@@ -157,18 +157,8 @@ def _write_private_table(path: Path, studies: Mapping[str, Study]) -> None:
     if path.exists():
         with path.open(newline="", encoding="utf-8") as file:
             known = {row["study"]: row["path"] for row in csv.DictReader(file)}
-    known |= {name: neutralise(str(study.place)) for name, study in studies.items()}
-    _write_private(path, _table(("study", "path"), ({"study": name, "path": place} for name, place in known.items())))
-
-
-def _table(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    import io
-
-    text = io.StringIO()
-    writer = csv.DictWriter(text, tuple(columns), lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    known |= {name: str(study.place) for name, study in studies.items()}
+    _write_private(path, csv_text(("study", "path"), known.items()))
 
 
 @dataclass
@@ -288,9 +278,9 @@ class _Batch:
         """Write summary.csv and overview.html from what has ended; returns the rows."""
         rows = [self._row(name) for name in self.studies if name in self.ended]
         columns = ("study", *(("path",) if self.options.identified else ()), *ROW, "note")
-        cells = ({key: neutralise(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows)
         with whole_file(self.out / SUMMARY) as aside:
-            aside.write_text(_table(columns, cells), encoding="utf-8", newline="")
+            table = csv_text(columns, ([row[name] for name in columns] for row in rows))
+            aside.write_text(table, encoding="utf-8", newline="")
         write_overview(self.out / OVERVIEW, Overview(rows, len(self.studies), self.out, self.made_by))
         return rows
 

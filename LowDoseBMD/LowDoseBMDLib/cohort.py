@@ -15,7 +15,7 @@ import numpy as np
 
 from .cohort_columns import BY_NAME, COLUMNS, MISSING, SPLITS, column_named, parse_cell
 from .files.atomic import write_whole
-from .report.tables import neutralise
+from .report.tables import csv_text
 
 log = logging.getLogger(__name__)
 
@@ -284,7 +284,7 @@ def write_cohort(path: str | Path, cohort: Cohort) -> None:
     if not np.any(cohort.synthetic):
         columns = [column for column in columns if column.name != "synthetic"]
     rows = zip(*(map(_cell, getattr(cohort, column.name).tolist()) for column in columns), strict=True)
-    _write(Path(path), [column.name for column in columns], rows)
+    write_whole(Path(path), csv_text([column.name for column in columns], rows))
 
 
 def _check_limits(cohort: Cohort) -> None:
@@ -296,24 +296,21 @@ def _check_limits(cohort: Cohort) -> None:
                              f"{column.lowest:g} and {column.highest:g}; leave what is unknown as NaN")
 
 
-def _cell(value: str | float | bool) -> str:
-    if isinstance(value, str):
-        return neutralise(value)
+def _cell(value: str | float | bool) -> str | float | None:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "" if np.isnan(value) else repr(value).removesuffix(".0")
-
-
-def _write(path: Path, header: list[str], rows: Iterable[Iterable[str]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    write_whole(path, text.getvalue())
+    if isinstance(value, str):
+        return value
+    if np.isnan(value):
+        return None
+    return int(value) if value == int(value) else value
 
 
 def template(path: str | Path) -> None:
     """Write a cohort file with all columns and two example rows, which read_cohort refuses until they are removed."""
-    rows = [[identity, *(column.example for column in COLUMNS if column.name != "id")] for identity in EXAMPLES]
-    _write(Path(path), [column.name for column in COLUMNS], rows)
+    example = [_cell(parse_cell(column, column.example, False)) for column in COLUMNS if column.name != "id"]
+    rows = [[identity, *example] for identity in EXAMPLES]
+    write_whole(Path(path), csv_text([column.name for column in COLUMNS], rows))
 
 
 def layout() -> str:

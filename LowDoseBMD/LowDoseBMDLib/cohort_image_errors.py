@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import numpy as np
 from .calibration import Calibration
 from .cohort import Cohort
 from .files.atomic import write_whole
-from .report.tables import neutralise
+from .report.tables import csv_text
 
 OTHER_VERTEBRA_MM = 15.0
 """A centre farther from the true one than this is of another vertebra: those of T12, L1 and L2 lie 32 mm and more apart."""
@@ -28,11 +26,7 @@ def write_truth(path: Path, people: Cohort, rows: list[dict[str, Any]]) -> None:
     people: with their true HU, as ImageCohort.people. rows: entries of the manifest in their order. true_spine_hu is of the
     levels measured, else of L1 and L2; from_true_hu_mg_cm3 is what the calibration makes of the true HU.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_TRUTH)
-    writer.writerows(_truth_row(people, place, row) for place, row in enumerate(rows))
-    write_whole(path, text.getvalue())
+    write_whole(path, csv_text(_TRUTH, (_truth_row(people, place, row) for place, row in enumerate(rows))))
 
 
 def _truth_row(people: Cohort, place: int, row: dict[str, Any]) -> list[Any]:
@@ -42,7 +36,7 @@ def _truth_row(people: Cohort, place: int, row: dict[str, Any]) -> list[Any]:
             result.get("measured_mg_cm3"), people.measured_mg_cm3[place],
             true["spine_hu"] if result.get("true_spine_hu") is None else result["true_spine_hu"], result.get("spine_hu"),
             true["muscle_hu"], result.get("muscle_hu"), true["fat_hu"], result.get("fat_hu"), result.get("level_offset_mm"),
-            row["seconds"], neutralise(" ".join(reasons_of(row)))]
+            row["seconds"], " ".join(reasons_of(row))]
 
 
 def status_of(row: dict[str, Any]) -> str:

@@ -6,9 +6,7 @@ from any cohort of people who were measured by this program and by QCT.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,8 +23,9 @@ from .agreement_figures import Drawing, draw_figures
 from .agreement_findings import STATEMENTS, findings
 from .agreement_page import baseline_columns, baseline_view, render_page
 from .agreement_sets import LIMITS_MG_CM3, SetStatistics, TableRow, analyse, baseline_table
-from .agreement_text import STATISTIC_TITLES, between, number, percent, typed
-from .tables import neutralise, write_json
+from .agreement_text import STATISTIC_TITLES
+from .numbers import between, number, percent, typed
+from .tables import csv_text, write_json
 
 SCHEMA_VERSION = 1
 """Of agreement.json; raised when a field changes its meaning or goes, not when one is added."""
@@ -123,12 +122,7 @@ def plain(value: Any) -> Any:
 
 def _table_csv(sets: Sequence[SetStatistics], table: Sequence[TableRow]) -> str:
     """Table 1 as the page shows it."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(baseline_columns(sets))
-    for row in baseline_view(sets, table):
-        writer.writerow([neutralise(cell) for cell in row])
-    return text.getvalue()
+    return csv_text(baseline_columns(sets), baseline_view(sets, table))
 
 
 def summary(record: Mapping[str, Any]) -> str:

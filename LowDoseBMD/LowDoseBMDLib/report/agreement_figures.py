@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .agreement_text import SPLIT_TITLES, UNIT, between, counts, estimate, number, p_value, percent
+from .agreement_text import SPLIT_TITLES
+from .numbers import UNIT, between, counts, estimate, number, p_value, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

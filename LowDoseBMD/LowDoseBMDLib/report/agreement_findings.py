@@ -9,7 +9,8 @@ import numpy as np
 from ..calibration_apply import Applied
 from ..cohort import Cohort
 from .agreement_sets import LIMITS_MG_CM3, TESTED_ON, TRAINED_ON, SetStatistics
-from .agreement_text import SPLIT_TITLES, UNIT, between, counts, number, percent
+from .agreement_text import SPLIT_TITLES
+from .numbers import UNIT, between, counts, number, percent
 
 STATEMENTS = (
     "This is research software, not a medical device, and this page describes a group, not a patient. It cannot be used to "

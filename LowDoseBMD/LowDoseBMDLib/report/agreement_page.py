@@ -13,18 +13,8 @@ from ..cohort_columns import column_named
 from ..diagnostics import CutOff, Diagnostic, Proportion
 from .agreement_figures import Drawing
 from .agreement_sets import LIMITS_MG_CM3, SetStatistics, TableRow
-from .agreement_text import (
-    NO_VALUE,
-    SPLIT_TITLES,
-    STATISTIC_TITLES,
-    UNIT,
-    between,
-    counts,
-    estimate,
-    number,
-    p_value,
-    percent,
-)
+from .agreement_text import SPLIT_TITLES, STATISTIC_TITLES
+from .numbers import NO_VALUE, UNIT, between, counts, estimate, number, p_value, percent
 from .study_page import render
 
 IN_TABLES = ("age_years", "sex", "height_cm", "weight_kg", "reference_mg_cm3", "measured_mg_cm3")

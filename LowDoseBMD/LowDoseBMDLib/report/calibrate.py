@@ -27,9 +27,9 @@ from ..calibration_people import TrainingPeople, names_of
 from ..files.atomic import write_whole
 from ..measurement import OSTEOPOROSIS_BELOW_MG_CM3
 from .agreement import plain
-from .agreement_text import between, number, percent, typed
 from .calibrate_figures import draw_figures
 from .calibrate_page import render_page
+from .numbers import between, number, percent, typed
 from .tables import write_json
 
 SCHEMA_VERSION = 1

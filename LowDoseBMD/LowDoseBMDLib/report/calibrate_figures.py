@@ -13,7 +13,7 @@ import numpy as np
 from ..calibration_choice import LITERATURE, TITLES, Candidate, Comparison
 from ..measurement import OSTEOPOROSIS_BELOW_MG_CM3
 from .agreement_figures import COLOURS, INK, PALE, SOFT, STEP_MG_CM3, TYPE_POINTS, Drawing, as_file
-from .agreement_text import UNIT, between, counts, number, p_value
+from .numbers import UNIT, between, counts, number, p_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

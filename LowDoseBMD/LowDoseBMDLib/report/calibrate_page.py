@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .agreement_figures import Drawing
-from .agreement_text import NO_VALUE, UNIT, between, number, percent
+from .numbers import NO_VALUE, UNIT, between, number, percent
 from .study_page import render
 
 Found = Mapping[str, Any]

@@ -6,9 +6,7 @@ No name, path or UID of a study is in them.
 from __future__ import annotations
 
 import base64
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,11 @@ from ..drift_strata import Judged
 from ..files.atomic import write_whole
 from .agreement import plain
 from .agreement_figures import Drawing
-from .agreement_text import NO_VALUE, between, number, typed
 from .drift_figures import FILE_PATTERN, draw_chart_figures
 from .drift_text import STATEMENTS, STATUS_TITLES, advice, meaning, notes, sentence
+from .numbers import NO_VALUE, between, number, typed
 from .study_page import render
-from .tables import neutralise, write_json
+from .tables import csv_text, write_json
 
 SCHEMA_VERSION = 1
 """Of drift.json; raised when a field changes its meaning or goes, not when one is added."""
@@ -87,19 +85,19 @@ def _stratum(found: Judged, figure: str | None) -> dict[str, Any]:
 
 
 def _table(strata: Sequence[Judged]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
+    return csv_text(COLUMNS, ([row[name] for name in COLUMNS] for row in _months(strata)))
+
+
+def _months(strata: Sequence[Judged]) -> Iterator[dict[str, Any]]:
     for place, found in enumerate(strata, 1):
-        scanner = {"chart": place, "maker": neutralise(found.stratum.maker), "scanner": neutralise(found.stratum.scanner),
+        scanner = {"chart": place, "maker": found.stratum.maker, "scanner": found.stratum.scanner,
                    "kvp": f"{found.stratum.kvp:g}", "kernel": found.stratum.kernel}
         for chart in found.charts:
             for month in chart.months:
                 row = {**plain(month), "rules": " ".join(month.rules), "tissue": chart.tissue,
                        "centre_hu": chart.baseline and chart.baseline.mean_hu}
-                writer.writerow({**scanner, **{key: round(value, 2) if isinstance(value, float) else value
-                                               for key, value in row.items()}})
-    return text.getvalue()
+                yield {**scanner, **{key: round(value, 2) if isinstance(value, float) else value
+                                     for key, value in row.items()}}
 
 
 def summary(record: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from ..drift import Chart, Month
 from ..drift_strata import Judged
 from .agreement_figures import COLOURS, INK, PALE, SOFT, TYPE_POINTS, Drawing, as_file
-from .agreement_text import between, number
+from .numbers import between, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ..drift import IN_CONTROL, LEAST_BASELINE, LEAST_MONTH, OUT, TOO_FEW, WATCH, Chart
 from ..drift_strata import Judged
-from .agreement_text import UNIT, between, number
+from .numbers import UNIT, between, number
 from .tables import TISSUES
 
 STATUS_TITLES = {IN_CONTROL: "in control", WATCH: "to be watched", OUT: "drifted", TOO_FEW: "too few studies"}

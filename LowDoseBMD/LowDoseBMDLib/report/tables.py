@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,16 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
 
 def write_csv(path: Path, record: Mapping[str, Any]) -> None:
     """Write measurement.csv from the content of measurement.json: columns COLUMNS, UTF-8, empty where unknown."""
+    write_whole(path, csv_text(COLUMNS, ([row.get(name) for name in COLUMNS] for row in table_rows(record))))
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A table as CSV: texts that a spreadsheet would run are neutralised, None is an empty cell, lines end in a newline."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in table_rows(record):
-        writer.writerow({key: neutralise(value) if isinstance(value, str) else value for key, value in row.items()})
-    write_whole(path, text.getvalue())
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([neutralise(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    return text.getvalue()
 
 
 def table_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
