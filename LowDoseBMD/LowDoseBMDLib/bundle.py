@@ -78,7 +78,7 @@ def load_bundle(folder: Path) -> Bundle:
         record = json.loads((folder / METADATA).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BundleError(f"{folder.name}: no {METADATA}; this is not a model bundle") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{folder.name}: {METADATA} cannot be read ({error}); copy the bundle again") from None
     if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
         raise BundleError(f"{folder.name}: unknown bundle format; this version reads format {FORMAT}")

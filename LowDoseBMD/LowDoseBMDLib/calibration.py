@@ -8,7 +8,6 @@ The other models, which a site fits on its own cohort, are in calibration_models
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, fields
 from datetime import date as Date
 from pathlib import Path
@@ -40,6 +39,8 @@ FAT_BIOLOGICAL_SD_HU = 4.0
 """Between-subject SD of subcutaneous fat HU (about -105 +- 4..6)."""
 
 UNCALIBRATED, SYNTHETIC, SITE = STATUSES = ("uncalibrated", "synthetic", "site")
+LARGEST = 1e9
+"""No field of a calibration is larger; numbers whose squares overflow are slips, or a damaged file."""
 Z95 = 1.959964
 """97.5th percentile of the standard normal distribution."""
 
@@ -247,7 +248,7 @@ def _check_types(calibration: Provenance) -> None:
             if not isinstance(value, str):
                 raise ValueError(f"calibration field {entry.name!r} is {value!r}; it must be text")
         elif entry.type in ("int", "float") or (entry.type == "float | None" and value is not None):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= LARGEST:
                 raise ValueError(f"calibration field {entry.name!r} is {value!r}; it must be a finite number")
             if entry.type == "int" and int(value) != value:
                 raise ValueError(f"calibration field {entry.name!r} is {value!r}; it must be a whole number")
@@ -360,7 +361,7 @@ def load_calibration(path: str | Path) -> Calibration:
     path = Path(path)
     try:
         return calibration_from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}); give a file written by calibration.save_calibration") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .calibration import (
+    LARGEST,
     Calibration,
     Gradient,
     Provenance,
@@ -224,9 +225,9 @@ def _covariance(given: Any) -> tuple[tuple[float, ...], ...]:
     name = "calibration field 'coefficient_covariance'"
     try:
         matrix = np.asarray(given, dtype=float)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} is {given!r}; it must be 4 rows of 4 numbers") from error
-    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+    if matrix.shape != (4, 4) or not np.all(np.abs(matrix) <= LARGEST):
         raise ValueError(f"{name} has the shape {matrix.shape}; it must be 4 rows of 4 finite numbers")
     sd = np.sqrt(np.maximum(np.diag(matrix), 0.0))
     sd[sd == 0] = 1.0

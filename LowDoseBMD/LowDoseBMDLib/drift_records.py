@@ -116,7 +116,7 @@ def _read(path: Path) -> tuple[Reading, str] | str:
             return "written by a newer program"
         reason = next(_objections(record), "")
         return reason or (_reading(record), _identity(record["acquisition"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "not a whole record"
 
 

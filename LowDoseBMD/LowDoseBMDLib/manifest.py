@@ -86,7 +86,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     """None for a torn line: no beginning of a JSON object is one."""
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         log.warning("a line of the manifest is not whole and does not count")
         return None
     return entry if isinstance(entry, dict) else None

@@ -16,7 +16,7 @@ from ..flags import Flag, Refusal, Severity
 from ..geometry import Geometry
 from ..headers import age_years, plain_agent, plain_words, sex
 from .dicom_folder import Folder, left_out_flags, look_into
-from .dicom_pixels import decode, place, stack_hu
+from .dicom_pixels import damages, decode, place, stack_hu
 from .series import Plane, Series, choose_series, group_planes
 from .stack import stack_geometry
 
@@ -214,13 +214,15 @@ def _claims_dicom(path: Path) -> bool:
 def _header(path: Path, tags: Sequence[str] = HEADER_TAGS) -> Dataset | None:
     """The header without pixels, or None when the file is not DICOM."""
     import pydicom
-    from pydicom.errors import InvalidDicomError
 
     try:
         if not _claims_dicom(path):
             return None
-        return pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(tags))
-    except (InvalidDicomError, EOFError, OSError, ValueError, NotImplementedError) as error:
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(tags))
+        for _ in header:  # values are made out of bytes when they are asked for: better here than where nobody expects it
+            pass
+        return header
+    except damages() as error:
         logger.debug("a file is not readable as DICOM: %s", type(error).__name__)
         return None
 
@@ -232,7 +234,7 @@ def planes_of(path: Path) -> Iterator[Plane]:
         return
     try:
         planes = list(planes_of_header(path, header))
-    except (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, NotImplementedError) as error:
+    except damages() as error:
         logger.debug("a header holds what cannot be read: %s", type(error).__name__)
         return
     yield from planes
@@ -242,7 +244,7 @@ def planes_of_header(path: Path, header: Dataset) -> Iterator[Plane]:
     """As planes_of, of a header (HEADER_TAGS) that has been read; ``path`` is where its file lies, or will lie."""
     if header.get("SOPClassUID") == _DICOMDIR_CLASS:
         return
-    if not header.get("Rows") or not header.get("SeriesInstanceUID"):
+    if not header.get("Rows") or not header.get("Columns") or not header.get("SeriesInstanceUID"):
         logger.debug("a DICOM object without an image is skipped")
         return
     frames = int(header.get("NumberOfFrames") or 1)

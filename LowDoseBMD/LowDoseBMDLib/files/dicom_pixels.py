@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import struct
+import zlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +31,8 @@ def stack_hu(planes: list[Plane]) -> np.ndarray:
         if plane.path != decoded[0]:
             decoded = plane.path, decode(plane)
         stored = decoded[1] if plane.frame is None else decoded[1].reshape(-1, *shape[1:])[plane.frame]
+        if stored.shape != shape[1:]:
+            raise _damaged(plane)
         values = stored * kind(plane.slope) + kind(plane.intercept)
         if hu.dtype == np.int16 and (values.min() < _INT16.min or values.max() > _INT16.max):
             hu = hu.astype(np.int32)
@@ -52,9 +57,22 @@ def decode(plane: Plane) -> np.ndarray:
         return _decode_with_gdcm(plane)
     except Refusal:
         raise
-    except (ValueError, AttributeError, EOFError, OSError, KeyError) as error:
-        raise Refusal("truncated", f"The pixel data of the slice at {place(plane)} are incomplete or damaged. "
-                      "Send the series from the archive again.") from error
+    except damages() as error:
+        raise _damaged(plane) from error
+
+
+@cache
+def damages() -> tuple[type[Exception], ...]:
+    """What pydicom raises on a damaged file."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    return (InvalidDicomError, BytesLengthException, OSError, EOFError, ValueError, TypeError, AttributeError, LookupError,
+            ArithmeticError, NotImplementedError, struct.error, zlib.error)
+
+
+def _damaged(plane: Plane) -> Refusal:
+    return Refusal("truncated", f"The pixel data of the slice at {place(plane)} are incomplete or damaged. Send the series "
+                   "from the archive again.")
 
 
 def _whole(stored: np.ndarray) -> np.ndarray:

@@ -82,7 +82,7 @@ def _display() -> dict:
 def _markups(path: Path) -> list[dict]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise _unreadable(path, "it is not JSON") from error
     markups = content.get("markups") if isinstance(content, dict) else None
     if not isinstance(markups, list) or not all(isinstance(entry, dict) for entry in markups):

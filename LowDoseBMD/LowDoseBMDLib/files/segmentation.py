@@ -23,6 +23,7 @@ from ..flags import Refusal
 from ..geometry import Geometry, resample
 from ..rois import NO_VOXELS, Mask, Rois
 from .atomic import whole_file
+from .volumes import refuse_wild_nrrd
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -248,6 +249,7 @@ def _read_image(path: Path) -> SimpleITK.Image:
 
     if not path.is_file():
         raise Refusal("segmentation_unreadable", "There is no segmentation file at the given path; check it.")
+    refuse_wild_nrrd(path)
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
@@ -278,9 +280,17 @@ def _segments(image: SimpleITK.Image) -> list[_Segment]:
         values = {field: image.GetMetaData(f"Segment{n}_{field}") if f"Segment{n}_{field}" in keys else ""
                   for field in ("ID", "Name", "Layer", "LabelValue")}
         structure = _named(values["Name"]) or _named(values["ID"])
-        entries.append(_Segment(structure, values["Name"] or values["ID"], int(values["Layer"] or 0),
-                                int(values["LabelValue"] or 1)))
+        entries.append(_Segment(structure, values["Name"] or values["ID"], _whole(values["Layer"], 0),
+                                _whole(values["LabelValue"], 1)))
     return entries
+
+
+def _whole(text: str, missing: int) -> int:
+    try:
+        return int(text or missing)
+    except ValueError:
+        raise Refusal("segmentation_unreadable", f"The segmentation says {text[:20]!r} where the number of a layer or label "
+                                                 "belongs. Save it again from 3D Slicer.") from None
 
 
 def _labels(image: SimpleITK.Image) -> list[_Segment]:

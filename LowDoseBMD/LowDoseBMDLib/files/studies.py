@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from .dicom import Identity, identity_of
 from .dicom_folder import leads_out
+from .dicom_pixels import damages
 from .volumes import kind_of
 from .web_series import WebSource
 
@@ -120,12 +121,11 @@ def _walk(folder: Path, skip: Path | None) -> Iterator[Path]:
 def _files_of_dicomdir(path: Path) -> Iterator[Path]:
     """Raises ValueError when it cannot be read, or names a file outside its folder."""
     import pydicom
-    from pydicom.errors import InvalidDicomError
 
     try:
         records = pydicom.dcmread(path).get("DirectoryRecordSequence") or ()
         names = [record.ReferencedFileID for record in records if record.get("ReferencedFileID")]
-    except (InvalidDicomError, EOFError, ValueError, AttributeError) as error:
+    except damages() as error:
         raise ValueError(f"{path} cannot be read as a DICOMDIR ({type(error).__name__}). Give the folder that holds it: "
                          "then its files are found without it.") from None
     home = path.parent.resolve()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,8 +31,21 @@ SHEAR_TOLERANCE = 2e-3
 _ERRNO = "Reason: "
 """Begins what ITK says last: the system's last error, which is of something else when a file is too short."""
 
+_NRRD = b"NRRD"
+LONGEST_NRRD_FIELD = 500
+"""Bytes of a line of a NRRD header that says how the values lie: three axes take some 250. In ITK 5.4 the NRRD library
+writes beyond its memory somewhere between 500 and 1000."""
+_FREE_FIELD = b"content"
+"""The one field of any text."""
+
+MOST_PACKED = 1100
+"""Voxels for a byte of a file: deflate packs at most 1032 bytes into one."""
+_HEADERS_ALONE = frozenset({".nhdr", ".mhd"})
+"""Files that name another one, which holds the values."""
+
 _GZIP = zlib.MAX_WBITS | 16
-_CHUNK_BYTES = 1 << 22
+_CHUNK_BYTES = 1 << 16
+"""Unpacked at a time: 67 MB at most, whatever the file holds."""
 
 
 def kind_of(path: Path) -> str | None:
@@ -48,13 +62,14 @@ def read_volume(path: Path) -> tuple[np.ndarray, Geometry]:
     """
     import SimpleITK as sitk
 
-    _refuse_truncated(path)
+    content_bytes = _content_bytes(path)
+    refuse_wild_nrrd(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
         _refuse_layout(reader)
-        _refuse_short_nifti(path, reader)
+        _refuse_short(path, reader, content_bytes)
         image = _drop_unit_axes(reader.Execute())
     except RuntimeError as error:
         if is_memory(error):
@@ -118,34 +133,59 @@ def _reading_failed(path: Path, error: RuntimeError) -> Refusal:
                    "export it again.")
 
 
-def _refuse_short_nifti(path: Path, reader: SimpleITK.ImageFileReader) -> None:
-    """The NIfTI library fills what a short file lacks with zeros, without an error."""
-    if not path.name.lower().endswith(".nii") or not reader.HasMetaDataKey("bitpix"):
-        return
-    voxels_bytes = int(np.prod(reader.GetSize())) * int(reader.GetMetaData("bitpix")) // 8
-    if path.stat().st_size < voxels_bytes + float(reader.GetMetaData("vox_offset")):
+def refuse_wild_nrrd(path: Path) -> None:
+    """Raise Refusal ``unreadable`` for a NRRD header with which the library that reads it would crash. Other files pass."""
+    with path.open("rb") as file:
+        if file.read(len(_NRRD)) != _NRRD:
+            return
+        file.readline()
+        while line := file.readline().rstrip(b"\r\n"):
+            name, colon, value = line.partition(b":")
+            free = not colon or value.startswith(b"=") or line.startswith(b"#") or name.strip().lower() == _FREE_FIELD
+            if not free and len(line) > LONGEST_NRRD_FIELD:
+                raise Refusal("unreadable", f"The NRRD header holds a line of {len(line)} characters where a few numbers "
+                              "belong: it is damaged. Copy or export the file again.")
+
+
+def _refuse_short(path: Path, reader: SimpleITK.ImageFileReader, content_bytes: int) -> None:
+    """Of a header that promises more than the file holds: the NIfTI library fills what is missing with zeros, without an
+    error, and for every format as much memory would be taken as the header asks for."""
+    voxels = math.prod(reader.GetSize())
+    short = path.suffix.lower() not in _HEADERS_ALONE and voxels > MOST_PACKED * content_bytes
+    if kind_of(path) == "nifti" and reader.HasMetaDataKey("bitpix"):
+        promised = voxels * int(reader.GetMetaData("bitpix")) // 8 + float(reader.GetMetaData("vox_offset"))
+        short = content_bytes < promised
+    if short:
         raise Refusal("truncated", "The file is shorter than its header says. Copy or export it again.")
 
 
-def _refuse_truncated(path: Path) -> None:
-    """Compressed NIfTI that ends too early is read as zeros by the NIfTI library, without an error."""
+def _content_bytes(path: Path) -> int:
+    """Length of a file, unpacked where it is a .gz, which ITK reads without an error when it ends too early.
+
+    Raises Refusal ``truncated``.
+    """
     if path.stat().st_size == 0:
         raise Refusal("truncated", "The file is empty. Copy or export it again.")
-    if path.name.lower().endswith(".gz") and not _gzip_is_whole(path):
+    if not path.name.lower().endswith(".gz"):
+        return path.stat().st_size
+    length = _unpacked_bytes(path)
+    if length is None:
         raise Refusal("truncated", "The compressed file ends too early or is damaged. Copy or export it again.")
+    return length
 
 
-def _gzip_is_whole(path: Path) -> bool:
-    stream = zlib.decompressobj(_GZIP)
+def _unpacked_bytes(path: Path) -> int | None:
+    """What a gzip file holds, all of its members together; None when it is damaged."""
+    stream, length = zlib.decompressobj(_GZIP), 0
     with path.open("rb") as file:
         try:
             while chunk := file.read(_CHUNK_BYTES):
-                stream.decompress(chunk)
+                length += len(stream.decompress(chunk))
                 while stream.eof and stream.unused_data.strip(b"\0"):
                     rest = stream.unused_data
                     stream = zlib.decompressobj(_GZIP)
-                    stream.decompress(rest)
+                    length += len(stream.decompress(rest))
         except zlib.error:
             logger.debug("gzip check failed", exc_info=True)
-            return False
-    return stream.eof
+            return None
+    return length if stream.eof else None
