@@ -37,8 +37,8 @@ def calibration_flags(result: Measurement, acquisition: Acquisition) -> tuple[Fl
 def provisional_flags(calibration: Calibration) -> tuple[Flag, ...]:
     """That a calibration was fitted on no scanner, or on nobody; none of a site's own."""
     if calibration.status == SYNTHETIC:
-        return (Flag("calibration_synthetic", Severity.CAUTION, "The calibration was fitted on synthetic people, numbers "
-                     "drawn by a program: vBMD and class say nothing of a patient. Load a site calibration."),)
+        return (Flag("calibration_synthetic", Severity.CAUTION, "The calibration was fitted on synthetic people, drawn "
+                     "by a program: vBMD and class say nothing of a patient. Load a site calibration."),)
     if calibration.provisional:
         return (Flag("uncalibrated", Severity.CAUTION, "The calibration rests on literature constants, not on "
                      "this scanner: vBMD and class are provisional until a site calibration is loaded."),)

@@ -109,7 +109,7 @@ def _warnings(people: Cohort, left_out: Mapping[str, int]) -> list[str]:
     below = int(np.count_nonzero(reference < limit))
     found = []
     if people.synthetic.any():
-        found.append("The calibration is fitted on synthetic people, numbers drawn by a program: it must not be used on "
+        found.append("The calibration is fitted on synthetic people, drawn by a program: it must not be used on "
                      "patients.")
     if len(people) < FEW_PEOPLE:
         found.append(f"Only {len(people)} pairs: at least {FEW_PEOPLE} are advised, spread over 50 to 200 mg/cm³.")

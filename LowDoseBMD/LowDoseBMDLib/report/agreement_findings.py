@@ -44,8 +44,8 @@ def _synthetic(cohort: Cohort) -> list[str]:
     if not drawn:
         return []
     who = "All people of this cohort are" if drawn == len(cohort) else f"{drawn} of {len(cohort)} people of this cohort are"
-    return [f"{who} synthetic: numbers drawn by a program. No person was scanned for them, and they say nothing about how "
-            "well any method works on patients."]
+    return [f"{who} synthetic: drawn by a program, as numbers or as images of phantoms. No person was scanned for them, "
+            "and they say nothing about how well any method works on patients."]
 
 
 def _computed(cohort: Cohort, applied: Applied | None) -> list[str]:
