@@ -146,7 +146,9 @@ def resample(array: np.ndarray, source: Geometry, target: Geometry, outside: flo
     if not nearest and bins.max() > 1:
         bins = np.maximum(bins, 1)
         short = (-np.array(image.GetSize())) % bins
-        image = sitk.BinShrink(sitk.ZeroFluxNeumannPad(image, [0, 0, 0], short.tolist()), bins.tolist())
+        if short.any():
+            image = sitk.ZeroFluxNeumannPad(image, [0, 0, 0], short.tolist())
+        image = sitk.BinShrink(image, bins.tolist())
     grid = sitk.Resample(
         image, target.shape_kji[::-1], sitk.Transform(),
         sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear,

@@ -82,7 +82,8 @@ class Cues:
 def coarse_body(ct: CTVolume) -> CoarseBody:
     """Resample to ``COARSE_MM`` and find the body: the largest connected part denser than air, holes filled."""
     grid = ct.geometry.with_spacing(COARSE_MM)
-    hu = np.maximum(resample(np.maximum(ct.hu, AIR_HU).astype(np.float32), ct.geometry, grid, AIR_HU), AIR_HU)
+    above = np.maximum(ct.hu, ct.hu.dtype.type(AIR_HU)).astype(np.float32)  # a plain float would make it float64 first
+    hu = np.maximum(resample(above, ct.geometry, grid, AIR_HU), AIR_HU)
     # Lungs are filled before the opening, which cuts off the table but would break a thin chest wall.
     filled = np.stack([ndi.binary_fill_holes(plane) for plane in hu > BODY_ABOVE_HU])
     body = largest(ndi.binary_opening(filled, iterations=2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,8 @@ MOST_PACKED = 1100
 _HEADERS_ALONE = frozenset({".nhdr", ".mhd"})
 """Files that name another one, which holds the values."""
 
+_SHORT = "The file is shorter than its header says. Copy or export it again."
+
 _GZIP = zlib.MAX_WBITS | 16
 _CHUNK_BYTES = 1 << 16
 """Unpacked at a time: 67 MB at most, whatever the file holds."""
@@ -62,21 +65,39 @@ def read_volume(path: Path) -> tuple[np.ndarray, Geometry]:
     """
     import SimpleITK as sitk
 
-    content_bytes = _content_bytes(path)
+    if path.stat().st_size == 0:
+        raise Refusal("truncated", "The file is empty. Copy or export it again.")
     refuse_wild_nrrd(path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-        _refuse_layout(reader)
-        _refuse_short(path, reader, content_bytes)
-        image = _drop_unit_axes(reader.Execute())
-    except RuntimeError as error:
-        if is_memory(error):
-            raise MemoryError(str(error)) from error
-        raise _reading_failed(path, error) from error
+    with ThreadPoolExecutor(1) as beside:  # to unpack a large file takes as long as to read it
+        length = beside.submit(_content_bytes, path)
+        try:
+            image = _read(path, length)
+        except RuntimeError as error:
+            if is_memory(error):
+                raise MemoryError(str(error)) from error
+            length.result()
+            raise _reading_failed(path, error) from error
     refuse_shear(Geometry.from_image(image).direction)
     return sitk.GetArrayFromImage(image), Geometry.from_image(image)
+
+
+def _read(path: Path, length: Future[int]) -> SimpleITK.Image:
+    """length: of the file's content in bytes, once it is known. Raises RuntimeError for what ITK cannot read."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    _refuse_layout(reader)
+    if path.suffix.lower() not in _HEADERS_ALONE and math.prod(reader.GetSize()) > MOST_PACKED * path.stat().st_size:
+        raise Refusal("truncated", _SHORT)
+    image = reader.Execute()
+    if reader.HasMetaDataKey("bitpix"):  # the NIfTI library fills what is missing with zeros, without an error
+        voxels_bytes = math.prod(reader.GetSize()) * int(reader.GetMetaData("bitpix")) // 8
+        if length.result() < voxels_bytes + float(reader.GetMetaData("vox_offset")):
+            raise Refusal("truncated", _SHORT)
+    length.result()
+    return _drop_unit_axes(image)
 
 
 def _refuse_layout(reader: SimpleITK.ImageFileReader) -> None:
@@ -147,25 +168,11 @@ def refuse_wild_nrrd(path: Path) -> None:
                               "belong: it is damaged. Copy or export the file again.")
 
 
-def _refuse_short(path: Path, reader: SimpleITK.ImageFileReader, content_bytes: int) -> None:
-    """Of a header that promises more than the file holds: the NIfTI library fills what is missing with zeros, without an
-    error, and for every format as much memory would be taken as the header asks for."""
-    voxels = math.prod(reader.GetSize())
-    short = path.suffix.lower() not in _HEADERS_ALONE and voxels > MOST_PACKED * content_bytes
-    if kind_of(path) == "nifti" and reader.HasMetaDataKey("bitpix"):
-        promised = voxels * int(reader.GetMetaData("bitpix")) // 8 + float(reader.GetMetaData("vox_offset"))
-        short = content_bytes < promised
-    if short:
-        raise Refusal("truncated", "The file is shorter than its header says. Copy or export it again.")
-
-
 def _content_bytes(path: Path) -> int:
     """Length of a file, unpacked where it is a .gz, which ITK reads without an error when it ends too early.
 
     Raises Refusal ``truncated``.
     """
-    if path.stat().st_size == 0:
-        raise Refusal("truncated", "The file is empty. Copy or export it again.")
     if not path.name.lower().endswith(".gz"):
         return path.stat().st_size
     length = _unpacked_bytes(path)
