@@ -144,17 +144,26 @@ def _tiles(path: np.ndarray, ct: Geometry, spacing_mm: float) -> tuple[Geometry,
     return whole.crop(tuple(first), tuple(shape)), [tuple(int(n) for n in s - first) for s in np.array(starts)]
 
 
-def separate(chance: np.ndarray, grid: Geometry) -> tuple[np.ndarray, tuple[Body, ...]]:
-    """Number the bodies in a probability map (k, j, i): (uint8 numbers, bodies from head to foot)."""
+def _flooded(smooth_depth: np.ndarray, markers: np.ndarray) -> np.ndarray:
+    """uint8 numbers of the markers from which each voxel is reached first, in the box where there is any depth."""
     import SimpleITK as sitk
 
+    flooded = np.zeros(markers.shape, np.uint8)
+    for box in ndimage.find_objects((smooth_depth > 0).astype(np.uint8)):
+        height = sitk.GetImageFromArray((-smooth_depth[box]).astype(np.float32))
+        flooded[box] = sitk.GetArrayFromImage(sitk.MorphologicalWatershedFromMarkers(
+            height, sitk.GetImageFromArray(markers[box]), False, True))
+    return flooded
+
+
+def separate(chance: np.ndarray, grid: Geometry) -> tuple[np.ndarray, tuple[Body, ...]]:
+    """Number the bodies in a probability map (k, j, i): (uint8 numbers, bodies from head to foot)."""
     mask = ndimage.binary_opening(chance > 0.5)
     spacing = grid.spacing_kji_mm
     depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
     smooth = ndimage.gaussian_filter(depth, [2.0 / s for s in spacing])
     markers = _centres(smooth, spacing)
-    flooded = sitk.GetArrayFromImage(sitk.MorphologicalWatershedFromMarkers(
-        sitk.GetImageFromArray((-smooth).astype(np.float32)), sitk.GetImageFromArray(markers), False, True))
+    flooded = _flooded(smooth, markers)
     flooded = np.where(mask, flooded, 0)
     volumes = np.bincount(flooded.ravel()) * grid.voxel_volume_mm3
     kept = [n for n in range(1, len(volumes)) if volumes[n] >= MIN_BODY_MM3]

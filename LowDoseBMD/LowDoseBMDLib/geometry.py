@@ -8,7 +8,7 @@ Slicer and NIfTI use RAS: flip the signs of x and y, here only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -141,14 +141,14 @@ def resample(array: np.ndarray, source: Geometry, target: Geometry, outside: flo
     """
     import SimpleITK as sitk
 
-    image = source.to_image(array)
     bins = np.floor(target.spacing_mm / source.spacing_mm + 1e-6).astype(int)
-    if not nearest and bins.max() > 1:
+    if nearest or bins.max() <= 1:
+        image = source.to_image(array)
+    else:
         bins = np.maximum(bins, 1)
-        short = (-np.array(image.GetSize())) % bins
-        if short.any():
-            image = sitk.ZeroFluxNeumannPad(image, [0, 0, 0], short.tolist())
-        image = sitk.BinShrink(image, bins.tolist())
+        short = (-np.array(array.shape)) % bins[::-1]
+        padded = np.pad(array, [(0, n) for n in short], mode="edge") if short.any() else array
+        image = sitk.BinShrink(replace(source, shape_kji=padded.shape).to_image(padded), bins.tolist())
     grid = sitk.Resample(
         image, target.shape_kji[::-1], sitk.Transform(),
         sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear,

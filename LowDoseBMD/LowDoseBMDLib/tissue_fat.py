@@ -137,7 +137,9 @@ def _away_mm(region: np.ndarray, spacing_ji_mm: tuple[float, float]) -> np.ndarr
 
 
 def _filled(region: np.ndarray) -> np.ndarray:
-    return np.asarray([ndimage.binary_fill_holes(plane) for plane in region])
+    """Each slice without its holes: all that cannot be reached from the frame. Faster than binary_fill_holes."""
+    outside = [ndimage.label(np.pad(~plane, 1, constant_values=True))[0] for plane in region]
+    return np.asarray(outside)[:, 1:-1, 1:-1] != 1  # the frame's corner is met first
 
 
 def _with_seed(region: np.ndarray, seed: np.ndarray) -> np.ndarray:

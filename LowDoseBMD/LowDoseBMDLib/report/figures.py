@@ -40,6 +40,8 @@ WIDTH_INCHES = 3.6
 """Of every picture: two stand side by side on A4, so that type has one size in all of them."""
 HEIGHT_INCHES = 5.0
 """At most; a taller picture is made narrower."""
+PNG_COMPRESSION = 3
+"""Of 9: a third of the time of the usual 6, for some more bytes."""
 DOTS_PER_INCH = 200
 NAME_GAP_MM = 3.0
 LETTER_INCHES = 0.078
@@ -358,5 +360,6 @@ def _png(figure: Figure) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_figure(buffer, format="png", dpi=DOTS_PER_INCH, facecolor=figure.get_facecolor())
+    FigureCanvasAgg(figure).print_figure(buffer, format="png", dpi=DOTS_PER_INCH, facecolor=figure.get_facecolor(),
+                                         pil_kwargs={"compress_level": PNG_COMPRESSION})
     return buffer.getvalue()
