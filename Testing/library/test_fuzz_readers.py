@@ -37,6 +37,12 @@ def test_a_nrrd_header_with_which_its_library_crashes_is_refused(field: str, tmp
     content = path.read_bytes()
     assert field.encode() in content
     path.write_bytes(content.replace(field.encode(), field.encode() + b"0" * 5000, 1))
+    _refused_as_nrrd(path)
+    path.write_bytes(content.replace(field.encode(), field.partition(":")[0].encode() + b" " * 5000, 1))  # no colon at all
+    _refused_as_nrrd(path)
+
+
+def _refused_as_nrrd(path: Path) -> None:
     for read in (read_ct, lambda given: load_segmentation(given, small()[1])):
         with pytest.raises(Refusal, match="5[0-9]{3} characters"):
             read(path)

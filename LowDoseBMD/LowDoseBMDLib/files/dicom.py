@@ -244,7 +244,8 @@ def planes_of_header(path: Path, header: Dataset) -> Iterator[Plane]:
     """As planes_of, of a header (HEADER_TAGS) that has been read; ``path`` is where its file lies, or will lie."""
     if header.get("SOPClassUID") == _DICOMDIR_CLASS:
         return
-    if not header.get("Rows") or not header.get("Columns") or not header.get("SeriesInstanceUID"):
+    sides = [int(header.get(name) or 0) for name in ("Rows", "Columns")]  # in a damaged header each may be a list
+    if not all(sides) or not header.get("SeriesInstanceUID"):
         logger.debug("a DICOM object without an image is skipped")
         return
     frames = int(header.get("NumberOfFrames") or 1)

@@ -162,7 +162,8 @@ def refuse_wild_nrrd(path: Path) -> None:
         file.readline()
         while line := file.readline().rstrip(b"\r\n"):
             name, colon, value = line.partition(b":")
-            free = not colon or value.startswith(b"=") or line.startswith(b"#") or name.strip().lower() == _FREE_FIELD
+            key = colon and value.startswith(b"=") and len(name) <= LONGEST_NRRD_FIELD
+            free = key or line.startswith(b"#") or name.strip().lower() == _FREE_FIELD
             if not free and len(line) > LONGEST_NRRD_FIELD:
                 raise Refusal("unreadable", f"The NRRD header holds a line of {len(line)} characters where a few numbers "
                               "belong: it is damaged. Copy or export the file again.")
