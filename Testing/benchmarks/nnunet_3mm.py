@@ -1,8 +1,8 @@
-"""How long nnU-Net v2 takes on a CT with a network of the size of TotalSegmentator's 3 mm model, weights at random.
+"""How long nnU-Net v2 takes on a CT with a network as its planner lays one out for a body at 3 mm, weights at random.
 
     python Testing/benchmarks/nnunet_3mm.py CT [--threads 2]
 
-Speed does not depend on the weights. The network is what nnU-Net's planner makes of a body at 3 mm: PlainConvUNet of six
+Speed does not depend on the weights. The plans of TotalSegmentator's 3 mm model were not at hand: PlainConvUNet of six
 stages, 32 to 320 features, two convolutions each, patches of 128 x 112 x 112; 117 structures and background. The CT is
 resampled to 3 mm beforehand; tiles overlap by half, no mirroring, fp32, CPU: nnU-Net's own predictor does the rest. Prints
 one JSON object; exit status 3 when nnunetv2 is not installed.
