@@ -179,6 +179,7 @@ class LowDoseBMDTest(ScriptedLoadableModuleTest):
         self.test_PhantomReadsAsOnTheCommandLine()
 
     def test_PhantomReadsAsOnTheCommandLine(self) -> None:
+        """A phantom measured through the window has the number that the library gives."""
         from importlib.util import find_spec
 
         if find_spec("onnxruntime") is None:

@@ -31,7 +31,7 @@ from .manifest import Manifest
 from .pipeline import MODELS, open_models
 from .report.overview import Overview, write_overview
 from .report.tables import csv_text
-from .results import STORED_FILE
+from .results import RECORD_FILE, STORED_FILE
 from .runner import FAILED, Limits, Outcome, Task, python_command, run_tasks
 from .study import Settings
 from .study_process import ROW, StudyJob, measure_job
@@ -199,7 +199,7 @@ class _Batch:
             return ""
         if entry["transient"]:
             return f"tried again after: {entry['row']['reason']}"
-        if entry["row"]["status"] != FAILED and not (self.out / name / "measurement.json").is_file():
+        if entry["row"]["status"] != FAILED and not (self.out / name / RECORD_FILE).is_file():
             return "its results were missing"
         web = self.studies[name].web
         if web and web.store and entry["row"]["status"] == "measured" and not (self.out / name / STORED_FILE).is_file():
@@ -254,7 +254,7 @@ class _Batch:
         entry = {
             "key": outcome.key, "state": ENDED, "outcome": outcome.status, "status": row["status"], "transient": passing,
             "when": _now(), "seconds": outcome.seconds, "peak_memory_mb": outcome.peak_memory_mb, **self.made_by,
-            "results": outcome.key if (self.out / outcome.key / "measurement.json").is_file() else None,
+            "results": outcome.key if (self.out / outcome.key / RECORD_FILE).is_file() else None,
             "why": self.again[outcome.key] or None, "row": {name: row[name] for name in ROW}}
         self.manifest.append(entry)
         self.ended[outcome.key] = entry

@@ -21,6 +21,7 @@ from .calibration_fit import PREDICTIONS, Fit, FitSettings, fit_rescaled
 from .calibration_models import RescaledCalibration
 from .calibration_people import names_of
 from .cohort import Cohort
+from .cohort_columns import HU_COLUMNS
 from .diagnostics import CutOff, Diagnostic, Proportion
 from .measurement import OSTEOPOROSIS_BELOW_MG_CM3
 
@@ -225,5 +226,5 @@ def with_residual(calibration: Calibration, residual_sd_mg_cm3: float) -> Calibr
 
 def shift_mg_cm3_per_hu(calibration: Calibration, people: Cohort) -> float:
     """How far the value at the people's mean HU moves when all HU rise by 1."""
-    hu = [float(getattr(people, name).mean()) for name in ("spine_hu", "muscle_hu", "fat_hu")]
+    hu = [float(getattr(people, name).mean()) for name in HU_COLUMNS]
     return float(calibration.vbmd(*(value + 0.5 for value in hu)) - calibration.vbmd(*(value - 0.5 for value in hu)))

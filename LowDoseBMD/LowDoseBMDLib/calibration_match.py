@@ -13,6 +13,8 @@ from datetime import date as Date
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from .headers import DAYS_PER_YEAR
+
 if TYPE_CHECKING:
     from .calibration import Calibration
     from .ctvolume import Acquisition
@@ -23,7 +25,6 @@ VOLTAGE_TOLERANCE_KV = 1.0
 OLD_YEARS = 2.0
 """A scanner drifts by 0.6-2.3 HU a year (PMC6682570): after two years by up to the error of a vertebra's own region
 and more (judgement)."""
-DAYS_PER_YEAR = 365.25
 
 VENDOR_WORDS = frozenset({
     "ge", "medical", "systems", "system", "healthcare", "siemens", "healthineers", "philips", "toshiba", "canon", "hitachi",

@@ -9,6 +9,7 @@ import numpy as np
 
 from .agreement import checked_pair
 from .cohort import Cohort
+from .cohort_columns import HU_COLUMNS
 from .measurement import LEAST_CONTRAST_HU, OSTEOPOROSIS_BELOW_MG_CM3
 
 FEWEST_PEOPLE = 20
@@ -17,7 +18,6 @@ FEW_PEOPLE = 50
 """Below this a cohort is called small: 50 pairs over 50 to 200 mg/cm3 are the usual advice for phantomless calibration."""
 FEW_BELOW = 10
 """With fewer people below the limit a held-out sensitivity says nearly nothing. Judgement."""
-HU_COLUMNS = ("spine_hu", "muscle_hu", "fat_hu")
 
 
 @dataclass(frozen=True, eq=False)

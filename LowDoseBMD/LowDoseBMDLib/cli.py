@@ -299,6 +299,7 @@ def summary(record: dict[str, Any]) -> str:
 def _batch_report(options: argparse.Namespace) -> Callable[[dict[str, Any], Any], None]:
     """A line for each study on standard output, and on a terminal below it how far the batch is."""
     def report(row: dict[str, Any], progress: Any) -> None:
+        """progress: batch.Progress."""
         if options.json:
             line(row)
             return

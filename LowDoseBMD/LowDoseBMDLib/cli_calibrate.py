@@ -9,10 +9,11 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cli_output import MEASURED, say
+from .cli_output import MEASURED, refuse_existing, say
 
 if TYPE_CHECKING:
     from .calibration_fit import QctLine
+    from .report.calibrate import Fitted
 
 MODELS = ("auto", "line", "regression", "shrunk-two-point", "two-point", "rescaled")
 
@@ -49,8 +50,7 @@ def run_calibrate(options: argparse.Namespace) -> int:
     from .calibration import save_calibration
     from .report.calibrate import summary, to_record, write_report
 
-    if options.out.exists():
-        raise ValueError(f"{options.out} exists already; remove it or choose another name")
+    refuse_existing(options.out)
     fitted = fit(options, date.today().isoformat())
     record = write_report(fitted, options.report) if options.report else to_record(fitted)
     save_calibration(fitted.calibration, options.out)
@@ -62,12 +62,13 @@ def run_calibrate(options: argparse.Namespace) -> int:
     return MEASURED
 
 
-def fit(options: argparse.Namespace, today: str) -> object:
-    """report.calibrate.Fitted out of the parsed options. Raises ValueError when the cohort or an option cannot be used."""
+def fit(options: argparse.Namespace, today: str) -> Fitted:
+    """What the parsed options ask for. Raises ValueError when the cohort or an option cannot be used."""
     from .calibration_choice import compare
     from .calibration_fit import FitSettings
-    from .calibration_people import HU_COLUMNS, training_people
+    from .calibration_people import training_people
     from .cohort import parse_columns, read_cohort
+    from .cohort_columns import HU_COLUMNS
     from .report.calibrate import Fitted
 
     cohort = read_cohort(options.cohort, parse_columns(options.columns), needed=("id", "reference_mg_cm3", *HU_COLUMNS))

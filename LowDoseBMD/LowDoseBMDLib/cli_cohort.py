@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .cli_output import MEASURED, SOME_FAILED, line, say
+from .cli_output import MEASURED, SOME_FAILED, line, refuse_existing, say
 
 COHORTS = ("literature", "paper-like", "paper-numbers")
 
@@ -61,7 +61,7 @@ def run_agree(options: argparse.Namespace) -> int:
     from .cohort import parse_columns, read_cohort, template
 
     if options.template:
-        _refuse_existing(options.cohort)
+        refuse_existing(options.cohort)
         template(options.cohort)
         say(f"Template: {options.cohort}. Remove its example rows.")
         return MEASURED
@@ -95,7 +95,7 @@ def run_cohort(options: argparse.Namespace) -> int:
     from . import cohort_synthesis as synthesis
     from .cohort import write_cohort
 
-    _refuse_existing(options.out)
+    refuse_existing(options.out)
     count = synthesis.PAPER_COUNT if options.count is None else options.count
     if options.kind == "paper-numbers":
         if count != synthesis.PAPER_COUNT:
@@ -151,8 +151,3 @@ def _image_summary(summary: dict[str, Any]) -> str:
         lines.append(f"  {times['median']:.1f} s per study (median): "
                      + ", ".join(f"{name} {100 * stage['share']:.0f} %" for name, stage in shares))
     return "\n".join(lines)
-
-
-def _refuse_existing(path: Path) -> None:
-    if path.exists():
-        raise ValueError(f"{path} exists already; remove it or choose another name")

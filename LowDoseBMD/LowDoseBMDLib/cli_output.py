@@ -1,10 +1,11 @@
-"""What the commands print, and their exit status."""
+"""What the commands print, their exit status, and what they do not overwrite."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 MEASURED, SOME_FAILED, UNUSABLE = 0, 1, 2
@@ -23,3 +24,9 @@ def say(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def refuse_existing(path: Path) -> None:
+    """Raises ValueError when there is something that a command would overwrite."""
+    if path.exists():
+        raise ValueError(f"{path} exists already; remove it or choose another name")

@@ -13,6 +13,9 @@ from .report.tables import neutralise
 
 SPLITS: tuple[str, ...] = ("training", "test")
 
+HU_COLUMNS: tuple[str, ...] = ("spine_hu", "muscle_hu", "fat_hu")
+"""What a calibration reads of a person."""
+
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "."})
 """Cells that say unknown, in lower case."""
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from .calibration import Calibration
 from .cohort import Cohort
+from .cohort_columns import HU_COLUMNS
 from .files.atomic import write_whole
 from .report.tables import csv_text
 
@@ -31,7 +32,7 @@ def write_truth(path: Path, people: Cohort, rows: list[dict[str, Any]]) -> None:
 
 def _truth_row(people: Cohort, place: int, row: dict[str, Any]) -> list[Any]:
     result = row["result"] or {}
-    true = {name: float(getattr(people, name)[place]) for name in ("spine_hu", "muscle_hu", "fat_hu")}
+    true = {name: float(getattr(people, name)[place]) for name in HU_COLUMNS}
     return [people.id[place], status_of(row), " ".join(result.get("mean_of", [])), people.reference_mg_cm3[place],
             result.get("measured_mg_cm3"), people.measured_mg_cm3[place],
             true["spine_hu"] if result.get("true_spine_hu") is None else result["true_spine_hu"], result.get("spine_hu"),

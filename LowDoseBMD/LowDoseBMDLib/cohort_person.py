@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .cohort_images import PEOPLE_FOLDER, SETTINGS_FILE, ImageCohort
+from .flags import refusals
 from .phantom import PhantomTruth, make_phantom
 from .pipeline import Stopwatch
 from .study import Settings, measure_ct
@@ -52,8 +53,7 @@ def result_of(record: dict[str, Any], truth: PhantomTruth) -> dict[str, Any]:
                 "spine_se_hu": round(float(np.linalg.norm([level["hu_se"] for level in used])) / len(used), 3),
                 "true_spine_hu": round(float(np.mean([truth.trabecular_hu[level["name"]] for level in used])), 3),
                 "level_offset_mm": round(float(np.linalg.norm(offsets, axis=1).max()), 1)}
-    return {"status": record["status"], "reasons": [flag["sentence"] for flag in record["flags"]
-                                                    if flag["severity"] == "refused"],
+    return {"status": record["status"], "reasons": refusals(record),
             "flags": [flag["code"] for flag in record["flags"]], "mean_of": record["mean_of"],
             "measured_mg_cm3": record["mean_vbmd_mg_cm3"], **bone, **tissues}
 

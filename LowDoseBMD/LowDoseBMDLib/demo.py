@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from .flags import Refusal
+from .flags import Refusal, refusals
 from .inference import Progress
 from .pipeline import Stopwatch
 from .study import Settings, measure_ct
@@ -55,7 +55,7 @@ def table(seed: int, rows: list[dict[str, Any]], record: dict[str, Any]) -> str:
         text = ["-" if cell is None else f"{cell:.1f}" for cell in cells]
         lines.append(f"  {row['level']:<5} {text[0]:>7} {text[1]:>9} {text[2]:>11} {text[3]:>18}")
     if record["status"] != "measured":
-        lines += [f"  not measured: {flag['sentence']}" for flag in record["flags"] if flag["severity"] == "refused"]
+        lines += [f"  not measured: {sentence}" for sentence in refusals(record)]
     return "\n".join(lines)
 
 

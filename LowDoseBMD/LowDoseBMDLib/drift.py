@@ -16,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 from .agreement import Estimate
+from .headers import DAYS_PER_YEAR
 
 LEAST_BASELINE = 20
 """People for a centre and a spread: the centre is then known to 0.22, the spread to 16 % (judgement)."""
@@ -38,7 +39,6 @@ IN_CONTROL, WATCH, OUT, TOO_FEW = STATUSES = ("in_control", "watch", "out_of_con
 TREND_P = 2 * float(stats.norm.sf(ALARM_SD))
 RECENT = 3
 """Months that say where a scanner is now."""
-DAYS_PER_YEAR = 365.25
 
 
 @dataclass(frozen=True)

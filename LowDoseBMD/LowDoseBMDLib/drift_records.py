@@ -18,8 +18,8 @@ from .calibration_match import as_date
 from .headers import is_sharp
 from .record import SCHEMA_VERSION
 from .report.tables import TISSUES
+from .results import RECORD_FILE
 
-RECORD = "measurement.json"
 CONTRAST_FLAGS = frozenset({"contrast", "contrast_possible", "contrast_header"})
 PSOAS = frozenset(f"psoas_{side}" for side in SIDES)
 SITES: Mapping[str, frozenset[str]] = {"muscle": PSOAS, "fat": frozenset({"fat_anterior"}), "aorta": frozenset({"aorta"})}
@@ -100,10 +100,10 @@ def _record_files(sources: Sequence[Path]) -> list[Path]:
     for source in sources:
         if not source.exists():
             raise ValueError(f"there is nothing at {source}; give the folder of a batch's results, or one above it")
-        for path in [source] if source.is_file() else source.rglob(RECORD):
+        for path in [source] if source.is_file() else source.rglob(RECORD_FILE):
             found[path.resolve()] = path
     if not found:
-        raise ValueError(f"there is no {RECORD} in {', '.join(map(str, sources))}; give folders that hold results of "
+        raise ValueError(f"there is no {RECORD_FILE} in {', '.join(map(str, sources))}; give folders that hold results of "
                          "measure or batch")
     return sorted(found, key=lambda path: (path.stat().st_mtime, path))
 

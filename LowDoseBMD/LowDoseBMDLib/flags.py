@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 
 class Severity(Enum):
@@ -40,3 +42,8 @@ class Refusal(ValueError):
     @property
     def flag(self) -> Flag:
         return Flag(self.code, Severity.REFUSED, str(self))
+
+
+def refusals(record: Mapping[str, Any]) -> list[str]:
+    """The sentences of a record (the content of measurement.json) that say why there is no number."""
+    return [flag["sentence"] for flag in record["flags"] if flag["severity"] == Severity.REFUSED.value]

@@ -18,12 +18,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .anatomy import LEVELS
 from .bundle import BundleError
 from .calibration import calibration_from_dict, calibration_to_dict
 from .failures import explain, is_full_disk, is_memory
 from .files.dicomweb import WebError
 from .files.studies import Study
 from .files.web_series import WebSource
+from .flags import refusals
 from .study import Settings, measure_study
 from .web_study import measure_web_study, store_study
 
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LEVELS = ("T12", "L1", "L2")
 ROW: tuple[str, ...] = ("status", "mean_vbmd_mg_cm3", "ci95_low_mg_cm3", "ci95_high_mg_cm3", "mean_of", "category",
                         "category_provisional", *(f"{name.lower()}_vbmd_mg_cm3" for name in LEVELS), "flags", "reason")
 """What a study gives to the summary. status: measured, refused or failed; flags: codes, each once; reason: why there is no
@@ -65,6 +66,7 @@ class StudyJob:
 
     @staticmethod
     def read(path: Path) -> StudyJob:
+        """The inverse of write. Raises OSError."""
         data = json.loads(path.read_text(encoding="utf-8"))
         study, settings = data["study"], data["settings"]
         settings |= {name: settings[name] and Path(settings[name]) for name in _PATHS}
@@ -120,14 +122,13 @@ def row_of(record: dict[str, Any]) -> dict[str, Any]:
     """The row of a study that was measured or refused. record: content of measurement.json."""
     low, high = record["mean_vbmd_ci95"] or (None, None)
     levels = {level["name"]: level["vbmd_mg_cm3"] for level in record["levels"]}
-    refusals = [flag["sentence"] for flag in record["flags"] if flag["severity"] == "refused"]
     return {
         "status": record["status"], "mean_vbmd_mg_cm3": record["mean_vbmd_mg_cm3"], "ci95_low_mg_cm3": low,
         "ci95_high_mg_cm3": high, "mean_of": " ".join(record["mean_of"]), "category": record["category"],
         "category_provisional": record["category_provisional"],
         **{f"{name.lower()}_vbmd_mg_cm3": levels.get(name) for name in LEVELS},
         "flags": " ".join(dict.fromkeys(flag["code"] for flag in record["flags"])),
-        "reason": " ".join(refusals) if record["status"] != "measured" else None}
+        "reason": " ".join(refusals(record)) if record["status"] != "measured" else None}
 
 
 def failed_row(error: Exception) -> dict[str, Any]:

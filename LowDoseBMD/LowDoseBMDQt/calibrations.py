@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import qt
 from LowDoseBMDLib.calibration import SYNTHETIC, Calibration, TwoPointCalibration, load_calibration
-from LowDoseBMDLib.calibration_match import DAYS_PER_YEAR, OLD_YEARS, Fit, age_years, as_date, best_match, match
+from LowDoseBMDLib.calibration_match import OLD_YEARS, Fit, age_years, as_date, best_match, match
+from LowDoseBMDLib.headers import DAYS_PER_YEAR
 from slicer.i18n import tr as _
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from .dicom import Identity, identity_of
-from .dicom_folder import leads_out
+from .dicom_folder import DICOMDIR, leads_out
 from .dicom_pixels import damages
 from .volumes import kind_of
 from .web_series import WebSource
@@ -19,7 +19,6 @@ logger = logging.getLogger(__name__)
 
 SEGMENTATION = ".seg.nrrd"
 """Files that end so hold regions, not a CT."""
-DICOMDIR = "DICOMDIR"
 
 
 @dataclass(frozen=True)

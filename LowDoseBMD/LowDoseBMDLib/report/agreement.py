@@ -7,7 +7,6 @@ from any cohort of people who were measured by this program and by QCT.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,8 @@ from .agreement_page import baseline_columns, baseline_view, render_page
 from .agreement_sets import LIMITS_MG_CM3, SetStatistics, TableRow, analyse, baseline_table
 from .agreement_text import STATISTIC_TITLES
 from .numbers import between, number, percent, typed
-from .tables import csv_text, write_json
+from .study_page import write_figures
+from .tables import csv_text, plain, write_json
 
 SCHEMA_VERSION = 1
 """Of agreement.json; raised when a field changes its meaning or goes, not when one is added."""
@@ -50,9 +50,7 @@ def write_agreement(cohort: Cohort, out: Path, source: str = "", applied: Applie
     page = render_page(record, sets, table, figures)
     out.mkdir(parents=True, exist_ok=True)
     _clear(out)
-    for figure in figures:
-        write_whole(out / f"{figure.name}.png", figure.png)
-        write_whole(out / f"{figure.name}.svg", figure.svg)
+    write_figures(out, figures)
     write_whole(out / "table_1.csv", _table_csv(sets, table))
     write_whole(out / "agreement.html", page)
     write_json(out / "agreement.json", record)
@@ -105,19 +103,6 @@ def _calibration_record(applied: Applied | None) -> dict[str, Any] | None:
 def _set_record(found: SetStatistics) -> dict[str, Any]:
     names = [entry.name for entry in dataclasses.fields(found) if entry.name not in ("split", "measured", "reference")]
     return plain({"n": found.n, "below": found.below, **{name: getattr(found, name) for name in names}})
-
-
-def plain(value: Any) -> Any:
-    """Plain JSON data: dataclasses as objects, arrays as lists, NaN and infinity as null."""
-    if dataclasses.is_dataclass(value):
-        return {entry.name: plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {key: plain(entry) for key, entry in value.items()}
-    if isinstance(value, (tuple, list, np.ndarray)):
-        return [plain(entry) for entry in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _table_csv(sets: Sequence[SetStatistics], table: Sequence[TableRow]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -15,7 +14,7 @@ from .agreement_figures import Drawing
 from .agreement_sets import LIMITS_MG_CM3, SetStatistics, TableRow
 from .agreement_text import SPLIT_TITLES, STATISTIC_TITLES
 from .numbers import NO_VALUE, UNIT, between, counts, estimate, number, p_value, percent
-from .study_page import render
+from .study_page import embedded, render
 
 IN_TABLES = ("age_years", "sex", "height_cm", "weight_kg", "reference_mg_cm3", "measured_mg_cm3")
 CLASSES = ("< 80", "80–120", "> 120")
@@ -65,8 +64,7 @@ def _view(record: Mapping[str, Any], sets: Sequence[SetStatistics], table: Seque
         "notes": _sentences(sets, "notes"),
         "missing": ", ".join(f"{column_named(name).short} of {count}" for name, count in people["missing"].items()
                              if name in IN_TABLES and count < people["total"]),
-        "figures": [{"title": figure.title, "caption": figure.caption,
-                     "png": base64.b64encode(figure.png).decode("ascii")} for figure in figures],
+        "figures": [embedded(figure) for figure in figures],
         "statements": record["statements"],
     }
 

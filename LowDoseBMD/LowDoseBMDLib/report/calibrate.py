@@ -26,11 +26,11 @@ from ..calibration_fit import (
 from ..calibration_people import TrainingPeople, names_of
 from ..files.atomic import write_whole
 from ..measurement import OSTEOPOROSIS_BELOW_MG_CM3
-from .agreement import plain
 from .calibrate_figures import draw_figures
 from .calibrate_page import render_page
 from .numbers import between, number, percent, typed
-from .tables import write_json
+from .study_page import write_figures
+from .tables import plain, write_json
 
 SCHEMA_VERSION = 1
 """Of calibrate.json; raised when a field changes its meaning or goes, not when one is added."""
@@ -130,9 +130,7 @@ def write_report(fitted: Fitted, out: Path) -> dict[str, Any]:
     figures = list(draw_figures(fitted.comparison, fitted.chosen))
     page = render_page(record, figures)
     out.mkdir(parents=True, exist_ok=True)
-    for figure in figures:
-        write_whole(out / f"{figure.name}.png", figure.png)
-        write_whole(out / f"{figure.name}.svg", figure.svg)
+    write_figures(out, figures)
     write_whole(out / "calibrate.html", page)
     write_json(out / "calibrate.json", record)
     return record

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .agreement_figures import Drawing
 from .numbers import NO_VALUE, UNIT, between, number, percent
-from .study_page import render
+from .study_page import embedded, render
 
 Found = Mapping[str, Any]
 
@@ -26,8 +25,7 @@ def render_page(record: Found, figures: Sequence[Drawing]) -> str:
         "models": [{"title": model["title"], "chosen": model["kind"] == record["chosen"]} for model in record["models"]],
         "rows": [[title, *(cell(model) for model in record["models"])] for title, cell in ROWS],
         "facts": _facts(record),
-        "figures": [{"title": figure.title, "caption": figure.caption, "png": base64.b64encode(figure.png).decode("ascii")}
-                    for figure in figures],
+        "figures": [embedded(figure) for figure in figures],
         "statements": record["statements"],
     })
 

@@ -5,7 +5,6 @@ No name, path or UID of a study is in them.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,12 @@ from ..drift import RULES, Chart
 from ..drift_records import Archive
 from ..drift_strata import Judged
 from ..files.atomic import write_whole
-from .agreement import plain
 from .agreement_figures import Drawing
 from .drift_figures import FILE_PATTERN, draw_chart_figures
 from .drift_text import STATEMENTS, STATUS_TITLES, advice, meaning, notes, sentence
 from .numbers import NO_VALUE, between, number, typed
-from .study_page import render
-from .tables import csv_text, write_json
+from .study_page import embedded, render, write_figures
+from .tables import csv_text, plain, write_json
 
 SCHEMA_VERSION = 1
 """Of drift.json; raised when a field changes its meaning or goes, not when one is added."""
@@ -42,9 +40,7 @@ def write_drift(archive: Archive, strata: Sequence[Judged], out: Path,
     for path in [*(out / f"drift.{kind}" for kind in ("json", "csv", "html")), *out.glob(f"{FILE_PATTERN}.png"),
                  *out.glob(f"{FILE_PATTERN}.svg")]:
         path.unlink(missing_ok=True)
-    for figure in figures:
-        write_whole(out / f"{figure.name}.png", figure.png)
-        write_whole(out / f"{figure.name}.svg", figure.svg)
+    write_figures(out, figures)
     write_whole(out / "drift.csv", _table(strata))
     write_whole(out / "drift.html", page)
     write_json(out / "drift.json", record)
@@ -119,8 +115,7 @@ def records_sentence(record: Mapping[str, Any]) -> str:
 
 def _page(record: Mapping[str, Any], strata: Sequence[Judged], figures: Sequence[Drawing]) -> str:
     software = record["software"]
-    drawn = {figure.number: {"title": figure.title, "caption": figure.caption,
-                             "png": base64.b64encode(figure.png).decode("ascii")} for figure in figures}
+    drawn = {figure.number: embedded(figure) for figure in figures}
     return render("drift.html.j2", {
         "title": "Drift of scanners, read in the tissue of patients",
         "heading": [records_sentence(record), f"{software['name']} {software['version']}"],

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from ..flags import refusals
 from ..headers import age_text
 from ..record import SCHEMA_VERSION, why_provisional
 from . import calibration_facts
 from .figures import captions
 from .numbers import NO_VALUE, UNKNOWN, number, with_unit
 from .tables import TISSUES
-
-TEMPLATES = Path(__file__).parent / "templates"
+from .templating import fill
 
 CATEGORY_TITLES = {"normal": "Normal", "low_bone_mass": "Low bone mass", "osteoporosis_range": "Range of osteoporosis"}
 SEVERITIES = {"refused": "Refused", "limited": "Limited", "caution": "Caution", "info": "Note"}
@@ -70,14 +69,10 @@ def render_print(record: Mapping[str, Any], figures: Mapping[str, bytes] | None 
 
 
 def _render(template: str, record: Mapping[str, Any], figures: Mapping[str, bytes] | None, **layout: Any) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     if record.get("schema_version", 0) > SCHEMA_VERSION:
         raise ValueError(f"the measurement has schema version {record['schema_version']}, this program knows "
                          f"{SCHEMA_VERSION}: update the program")
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template(template).render(report=_view(record, figures or {}), **layout)
+    return fill(template, report=_view(record, figures or {}), **layout)
 
 
 def _view(record: Mapping[str, Any], figures: Mapping[str, bytes]) -> dict[str, Any]:
@@ -87,7 +82,7 @@ def _view(record: Mapping[str, Any], figures: Mapping[str, bytes]) -> dict[str, 
         "signature": _signature(record),
         "heading": _heading(acquisition),
         "result": _result(record) if record["status"] == "measured" else None,
-        "refusals": [flag["sentence"] for flag in record["flags"] if flag["severity"] == "refused"],
+        "refusals": refusals(record),
         "next_steps": NEXT_STEPS,
         "flags": _flags(record),
         "levels": [_level(record, level) for level in record["levels"]],

@@ -1,12 +1,17 @@
-"""Pages about a group of people: one look, and text that the templates escape."""
+"""Pages about a group of people: one look."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-TEMPLATES = Path(__file__).parent / "templates"
+from ..files.atomic import write_whole
+from .templating import fill
+
+if TYPE_CHECKING:
+    from .agreement_figures import Drawing
 
 
 def render(template: str, page: Mapping[str, Any]) -> str:
@@ -15,8 +20,16 @@ def render(template: str, page: Mapping[str, Any]) -> str:
     page holds what study.html.j2 shows, title, heading (texts), synthetic (a sentence or ""), findings and statements
     (sentences), and what the template itself shows.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    return fill(template, page=page)
 
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template(template).render(page=page)
+
+def embedded(figure: Drawing) -> dict[str, str]:
+    """What a template shows of a figure, its picture as base64 PNG."""
+    return {"title": figure.title, "caption": figure.caption, "png": base64.b64encode(figure.png).decode("ascii")}
+
+
+def write_figures(out: Path, figures: Iterable[Drawing]) -> None:
+    """Write each figure as PNG and SVG. Raises OSError when out cannot be written."""
+    for figure in figures:
+        write_whole(out / f"{figure.name}.png", figure.png)
+        write_whole(out / f"{figure.name}.svg", figure.svg)

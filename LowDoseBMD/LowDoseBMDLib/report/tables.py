@@ -5,11 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..files.atomic import write_whole
+from ..flags import refusals
 
 COLUMNS: tuple[str, ...] = (
     "region", "state", "used_in_mean", "complete", "hu_mean", "hu_sd", "hu_median", "volume_mm3", "kept_fraction",
@@ -35,6 +40,19 @@ def neutralise(text: str) -> str:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     dangerous = text.lstrip().startswith(FORMULA_STARTS) or text.startswith(_CONTROL_STARTS)
     return f"'{text}" if dangerous else text
+
+
+def plain(value: Any) -> Any:
+    """Plain JSON data: dataclasses as objects, arrays as lists, NaN and infinity as null."""
+    if is_dataclass(value):
+        return {entry.name: plain(getattr(value, entry.name)) for entry in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, (tuple, list, np.ndarray)):
+        return [plain(entry) for entry in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
@@ -68,14 +86,13 @@ def table_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _mean_row(record: Mapping[str, Any]) -> dict[str, Any]:
     low, high = record["mean_vbmd_ci95"] or (None, None)
     calibration = record["calibration"]
-    refusals = [flag["sentence"] for flag in record["flags"] if flag["severity"] == "refused"]
     return {
         "region": "mean", "state": record["status"], "vbmd_mg_cm3": record["mean_vbmd_mg_cm3"],
         "vbmd_sd_mg_cm3": record["mean_vbmd_sd_mg_cm3"], "vbmd_ci95_low_mg_cm3": low,
         "vbmd_ci95_high_mg_cm3": high, "category": record["category"],
         "category_provisional": record["category_provisional"], "p_below_80_mg_cm3": record["p_below_80"],
         "calibration": f"{calibration['name']} ({calibration['status']})", "calibration_unit": calibration["unit"],
-        "erosion": record["erosion"], "flags": _codes(record, None), "note": " ".join(record["mean_of"] or refusals),
+        "erosion": record["erosion"], "flags": _codes(record, None), "note": " ".join(record["mean_of"] or refusals(record)),
     }
 
 
