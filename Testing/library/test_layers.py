@@ -49,11 +49,14 @@ WINDOW = Layer("the window layer", SLICER | {"LowDoseBMDLib", "LowDoseBMDMRML", 
 SCRIPT = Layer("a script for Slicer", frozenset(), frozenset({"slicer", "LowDoseBMDLib"}))
 TRAINER = Layer("the Trainer's library", LIGHT | {"torch", "LowDoseBMDLib", "LowDoseBMDTrainerLib"}, LATE | {"onnx"})
 """Training is torch code throughout; what starts without torch (its command line) has a test of its own below."""
-TRAINER_WINDOW = Layer("the Trainer's window", WINDOW.early | {"LowDoseBMDTrainerLib", "LowDoseBMDTrainerQt"}, WINDOW.late)
+TRAINER_SCENE = Layer("the Trainer's scene layer", SCENE.early | {"LowDoseBMDTrainerLib", "LowDoseBMDTrainerMRML"},
+                      untouched=APPLICATION)
+TRAINER_WINDOW = Layer("the Trainer's window", WINDOW.early | {"LowDoseBMDTrainerLib", "LowDoseBMDTrainerMRML",
+                                                               "LowDoseBMDTrainerQt", "SegmentEditorEffects"}, WINDOW.late)
 
 PACKAGES = {"LowDoseBMDLib": LIBRARY, "LowDoseBMDMRML": SCENE, "LowDoseBMDQt": WINDOW, "LowDoseBMD.py": WINDOW,
-            "Scripts": SCRIPT, "LowDoseBMDTrainerLib": TRAINER, "LowDoseBMDTrainerQt": TRAINER_WINDOW,
-            "LowDoseBMDTrainer.py": TRAINER_WINDOW}
+            "Scripts": SCRIPT, "LowDoseBMDTrainerLib": TRAINER, "LowDoseBMDTrainerMRML": TRAINER_SCENE,
+            "LowDoseBMDTrainerQt": TRAINER_WINDOW, "LowDoseBMDTrainer.py": TRAINER_WINDOW}
 """By the first part of a file's path in its module folder. A new part must be given a layer here."""
 
 

@@ -1,0 +1,111 @@
+"""The commands on label maps of whole people: prepare and synthesize."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+from LowDoseBMDLib.cli_output import say
+
+SPACING_MM = {"bones": 2.0, "bodies": 1.5, "keypoints": 3.0}
+"""Grid on which people are prepared for each task: finer than the network's, coarse enough to render quickly."""
+
+SPINE_MARGIN_MM = 45.0
+"""People for the bodies task are cut to the spine and this much round it."""
+
+
+def add_people_commands(commands: argparse._SubParsersAction) -> None:
+    """Add the commands, with their options, to those of the command line."""
+    prepare = commands.add_parser("prepare", help="label maps to people, once")
+    prepare.add_argument("list", type=Path, help="CSV: name, labels (label map), names (JSON label->name or CSV with "
+                         "columns id, structure), ct (optional); paths relative to the CSV")
+    prepare.set_defaults(run=run_prepare)
+    synthesize = commands.add_parser("synthesize", help="write synthetic CTs and targets as NIfTI, to look at")
+    synthesize.add_argument("people", type=Path)
+    synthesize.add_argument("--count", type=int, default=6)
+    synthesize.add_argument("--seed", type=int, default=1)
+    synthesize.set_defaults(run=run_synthesize)
+    for command in (prepare, synthesize):
+        command.add_argument("--task", choices=tuple(SPACING_MM), required=True)
+        command.add_argument("-o", "--out", type=Path, required=True)
+
+
+def _names(path: Path) -> dict[int, str]:
+    if path.suffix.lower() == ".json":
+        return {int(label): name for label, name in json.loads(path.read_text(encoding="utf-8")).items()}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return {int(row["id"]): row["structure"] for row in csv.DictReader(file)}
+
+
+def prepared_people(folder: Path) -> list:
+    """Every person of a folder. Raises ValueError when there is none."""
+    from .people import load_person
+
+    files = sorted(folder.glob("*.npz"))
+    if not files:
+        raise ValueError(f"{folder} holds no prepared people (*.npz); run: lowdosebmd-train prepare")
+    return [load_person(path) for path in files]
+
+
+def run_prepare(options: argparse.Namespace) -> int:
+    """Prepare every person of the list for one task."""
+    from LowDoseBMDLib.files.read import read_ct, read_label_map
+
+    from .people import make_person, save_person
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    with options.list.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        home = options.list.parent
+        labels, geometry = read_label_map(home / row["labels"])
+        names = _names(home / row["names"])
+        hu = None
+        if row.get("ct"):
+            ct = read_ct(home / row["ct"])
+            if not ct.geometry.same_grid(geometry, 0.5):
+                raise ValueError(f"{row['name']}: the CT and its label map do not lie on the same grid")
+            hu = ct.hu
+        if options.task == "bodies":
+            labels, geometry, hu = _spine_only(labels, geometry, names, hu)
+        person = make_person(row["name"], labels, geometry, names, SPACING_MM[options.task], hu)
+        save_person(options.out / f"{row['name']}.npz", person)
+        say(f"{row['name']}: {person.bone.shape} voxels, bodies {' '.join(person.centres_kji)}")
+    return 0
+
+
+def _spine_only(labels: np.ndarray, geometry: object, names: dict[int, str], hu: np.ndarray | None) -> tuple:
+    from .people import BONE_PARTS, classify
+
+    wanted = [label for label, name in names.items() if classify(name)[1] in BONE_PARTS[1:26]]
+    where = np.argwhere(np.isin(labels, wanted))
+    margin = np.ceil(SPINE_MARGIN_MM / np.array(geometry.spacing_kji_mm)).astype(int)
+    low, high = np.maximum(where.min(0) - margin, 0), np.minimum(where.max(0) + margin, labels.shape)
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    labels = labels[box]
+    return labels, geometry.crop(tuple(int(n) for n in low), labels.shape), None if hu is None else hu[box]
+
+
+def run_synthesize(options: argparse.Namespace) -> int:
+    """Write samples as pairs of NIfTI files."""
+    import SimpleITK as sitk
+
+    from .synthesis import SCALE_HU, TASKS, anchors_of, draw_sample
+
+    people = prepared_people(options.people)
+    options.out.mkdir(parents=True, exist_ok=True)
+    rng, task = np.random.default_rng(options.seed), TASKS[options.task]
+    for n in range(options.count):
+        person = people[n % len(people)]
+        image, target = draw_sample(rng, person, task, anchors_of(person))
+        pair = {"ct": (image[0] * SCALE_HU).short().numpy(),
+                "target": target.numpy() if target.ndim == 3 else np.nan_to_num(target.numpy()).max(0)}
+        for kind, array in pair.items():
+            picture = sitk.GetImageFromArray(array)
+            picture.SetSpacing([task.spacing_mm] * 3)
+            sitk.WriteImage(picture, str(options.out / f"{n:03d}_{person.name}_{kind}.nii.gz"))
+    say(f"{options.count} pairs in {options.out}")
+    return 0
