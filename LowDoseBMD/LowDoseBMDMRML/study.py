@@ -9,7 +9,8 @@ from typing import Any
 import slicer
 
 from . import markups, segments
-from .plots import create_age_chart, create_histogram, remove_chart
+from .charts import remove_chart
+from .plots import create_age_chart, create_histogram
 
 ROLE = "LowDoseBMD.Role"
 REGIONS, SPINE, KEYPOINTS, RESULTS = "regions", "spine", "keypoints", "results"

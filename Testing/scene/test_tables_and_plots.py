@@ -20,11 +20,10 @@ from LowDoseBMDLib.rois import Mask, Rois
 slicer = pytest.importorskip("slicer")
 vtk = pytest.importorskip("vtk")
 
+from LowDoseBMDMRML.charts import chart_parts, remove_chart  # noqa: E402 - needs slicer
 from LowDoseBMDMRML.plots import (  # noqa: E402 - needs slicer
-    chart_parts,
     create_age_chart,
     create_histogram,
-    remove_chart,
     update_age_chart,
     update_histogram,
 )
