@@ -48,7 +48,7 @@ def replace_masks(ct: CTVolume, rois: Rois, masks: Mapping[str, Mask]) -> Rois:
 
 def changed_masks(rois: Rois, masks: Mapping[str, Mask]) -> dict[str, Mask]:
     """Those of the masks that hold other voxels than the regions do; no region and an empty one are the same."""
-    return {name: mask for name, mask in masks.items() if not _equal(mask, rois.masks.get(name))}
+    return {name: mask for name, mask in masks.items() if not mask.same_as(rois.masks.get(name, NO_VOXELS))}
 
 
 def move_keypoint(ct: CTVolume, rois: Rois, level: str, position_lps_mm: tuple[float, float, float]) -> Rois:
@@ -267,11 +267,3 @@ def _named_by_reader(rois: Rois, code: str, sentence: str) -> tuple[Flag, ...]:
 def _known(level: str) -> None:
     if level not in LEVELS:
         raise ValueError(f"level {level!r}: only {', '.join(LEVELS)} are measured")
-
-
-def _equal(first: Mask, second: Mask | None) -> bool:
-    if second is None:
-        return first.empty
-    if first.empty or second.empty:
-        return first.empty and second.empty
-    return first.start_kji == second.start_kji and np.array_equal(first.voxels, second.voxels)

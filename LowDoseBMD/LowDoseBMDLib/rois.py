@@ -42,6 +42,12 @@ class Mask:
     def empty(self) -> bool:
         return not self.voxels.any()
 
+    def same_as(self, other: Mask) -> bool:
+        """True when both hold the same voxels of one grid. Both must be cropped to their bounding boxes (from_array)."""
+        if self.empty or other.empty:
+            return self.empty and other.empty
+        return self.start_kji == other.start_kji and np.array_equal(self.voxels, other.voxels)
+
     def values(self, array: np.ndarray) -> np.ndarray:
         """(N,) values of a full-grid array (k, j, i) inside the region."""
         return array[self.box][self.voxels]

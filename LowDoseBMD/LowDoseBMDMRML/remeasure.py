@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from LowDoseBMDLib.review import ACCEPTED, REJECTED, Reading, Review
 from LowDoseBMDLib.rois import Rois
 
 from . import markups, segments
+from .history import History
 from .plots import update_age_chart, update_histogram
 from .regions import read_regions, region_times, rois_of, separate_regions, show_rois, state_of, stored_grid, strange_regions
 from .study import Study
@@ -27,9 +28,6 @@ from .watch import Defer, StudyWatch
 MEASURED, EDITED, REFUSED, STALE = "measured", "edited", "refused", "stale"
 """States beside those of a review, accepted and rejected."""
 
-UNDO_STEPS = 200
-"""Regions share what did not change, so that a step costs no more than what was drawn in it."""
-
 
 @dataclass(frozen=True, eq=False)
 class Step:
@@ -37,18 +35,6 @@ class Step:
 
     rois: Rois
     calibration: Calibration
-
-
-@dataclass
-class History:
-    """Steps before and after the present one."""
-
-    past: list[Step] = field(default_factory=list)
-    future: list[Step] = field(default_factory=list)
-
-    def push(self, step: Step) -> None:
-        self.past = [*self.past, step][-UNDO_STEPS:]
-        self.future.clear()
 
 
 class LiveMeasurement:
@@ -213,11 +199,11 @@ class LiveMeasurement:
 
     def undo(self) -> None:
         """Back by one step; does nothing at the first or while locked."""
-        self._travel(self._history.past, self._history.future)
+        self._travel(self._history.back)
 
     def redo(self) -> None:
         """Forth again."""
-        self._travel(self._history.future, self._history.past)
+        self._travel(self._history.forth)
 
     # --- signing -----------------------------------------------------------------------------------------------
 
@@ -303,14 +289,12 @@ class LiveMeasurement:
         self._recalibrate(calibration or self.calibration)
         self._become(changed, self.rois)
 
-    def _travel(self, source: list[Step], other: list[Step]) -> None:
+    def _travel(self, take: Callable[[Step], Step | None]) -> None:
         self.flush()
-        if not source or self.locked:
-            return
-        step = source.pop()
-        other.append(Step(self.rois, self.calibration))
-        self._recalibrate(step.calibration)
-        self._become(step.rois, self.rois)
+        step = None if self.locked else take(Step(self.rois, self.calibration))
+        if step is not None:
+            self._recalibrate(step.calibration)
+            self._become(step.rois, self.rois)
 
     def _recalibrate(self, calibration: Calibration) -> None:
         """The value before edits is read with the same calibration, so that the difference shows the edits alone."""

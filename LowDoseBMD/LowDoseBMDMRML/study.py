@@ -112,7 +112,7 @@ class Study:
                 remove_chart(chart)
         for node in self.nodes:
             if node.GetScene() is self.scene:
-                _remove_whole(node)
+                remove_whole(node)
 
 
 def create_study(scene: slicer.vtkMRMLScene, volume_node: slicer.vtkMRMLScalarVolumeNode) -> Study:
@@ -155,7 +155,7 @@ def folder_name(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:
     return f"{volume_node.GetName()} LowDoseBMD"
 
 
-def _remove_whole(node: slicer.vtkMRMLDisplayableNode) -> None:
+def remove_whole(node: slicer.vtkMRMLDisplayableNode) -> None:
     """A node with its display and storage, which the scene would keep."""
     scene = node.GetScene()
     displays = node.GetNumberOfDisplayNodes() if node.IsA("vtkMRMLDisplayableNode") else 0
