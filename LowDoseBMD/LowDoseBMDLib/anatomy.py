@@ -22,6 +22,9 @@ SPINE: tuple[str, ...] = (
 BONES: tuple[str, ...] = ("vertebrae", "clavicles", "scapulae", "ribs")
 """The bone classes of the published method, in the order of its network's outputs after background."""
 
+OTHER_BONES = "other_bones"
+"""Sternum, humeri, hips and sacrum: drawn, where an annotator wants to, so that none is learnt as a rib or a vertebra."""
+
 SIDES: tuple[str, ...] = ("left", "right")
 
 
@@ -83,6 +86,8 @@ def _bones() -> tuple[Structure, ...]:
                   Code("79601000", "SCT", "Scapula"), BOTH_SIDES),
         Structure("ribs", "Ribs", 4, (0, 114, 178), "bone", ANATOMICAL_STRUCTURE,
                   Code("113197003", "SCT", "Rib"), BOTH_SIDES),
+        Structure(OTHER_BONES, "Other bones", 5, (150, 150, 150), "bone", ANATOMICAL_STRUCTURE,
+                  Code("272673000", "SCT", "Bone")),
     )
 
 

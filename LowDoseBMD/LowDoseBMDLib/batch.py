@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import json
 import logging
-import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .bundle import load_bundle, models_folder
+from .bundle import identities, load_models
 from .calibration import TwoPointCalibration, calibration_to_dict
-from .files.atomic import whole_file
+from .files.atomic import whole_file, write_private
 from .files.studies import Study, find_studies
 from .inference import choose_engine
 from .manifest import Manifest
-from .pipeline import MODELS, open_models
+from .pipeline import open_models
 from .report.overview import Overview, write_overview
 from .report.tables import csv_text
 from .results import RECORD_FILE, STORED_FILE
@@ -113,9 +112,8 @@ def name_of(study: Study, secret: bytes) -> str:
 
 def _made_by(settings: Settings) -> dict[str, Any]:
     """What makes a result another one. Raises BundleError when a model is missing or not what it says."""
-    home = settings.models or models_folder()
     given = (settings.calibration or TwoPointCalibration(), *settings.calibrations)
-    return {"version": __version__, "models": {name: load_bundle(home / name).identity for name in MODELS},
+    return {"version": __version__, "models": identities(load_models(settings.models)),
             "calibration": _digest([calibration_to_dict(each) for each in given]),
             "settings": _digest([settings.erosion, settings.scheme])}
 
@@ -139,16 +137,8 @@ def _secret(out: Path, needed: bool) -> bytes:
         raise ValueError(f"{path} is gone, so that the studies measured in {out} cannot be recognised. Put it back, or "
                          "choose another folder.")
     secret = secrets.token_bytes(32)
-    _write_private(path, secret.hex())
+    write_private(path, secret.hex())
     return secret
-
-
-def _write_private(path: Path, text: str) -> None:
-    """A file that only its owner may read, whole or not at all."""
-    with whole_file(path) as aside:
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
 
 
 def _write_private_table(path: Path, studies: Mapping[str, Study]) -> None:
@@ -158,7 +148,7 @@ def _write_private_table(path: Path, studies: Mapping[str, Study]) -> None:
         with path.open(newline="", encoding="utf-8") as file:
             known = {row["study"]: row["path"] for row in csv.DictReader(file)}
     known |= {name: str(study.place) for name, study in studies.items()}
-    _write_private(path, csv_text(("study", "path"), known.items()))
+    write_private(path, csv_text(("study", "path"), known.items()))
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -12,14 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .files.locks import Held, Lock, lock
+
 log = logging.getLogger(__name__)
-
-LOCKED_BYTE = 1 << 20
-"""Which byte of the lock file is locked: far behind the text, because Windows lets nobody read a locked byte."""
-
-_HELD_BY_ANOTHER = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
-_NO_LOCKS_HERE = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
-"""Some network drives have no locks; a run there is worth more than the guard against a second one."""
 
 
 class Manifest:
@@ -31,7 +25,7 @@ class Manifest:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self._lock: int | None = None
+        self._lock: Lock | None = None
 
     def __enter__(self) -> Manifest:
         self.claim()
@@ -45,12 +39,17 @@ class Manifest:
         """Become the only writer. Raises ValueError when another process is, OSError when the folder cannot be written."""
         if self._lock is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self.path.with_name(f".{self.path.name}.lock"), self.path.parent)
+            try:
+                self._lock = lock(self.path.with_name(f".{self.path.name}.lock"),
+                                  f"process {os.getpid()} on {socket.gethostname()}")
+            except Held as held:
+                raise ValueError(f"another run writes to {self.path.parent} ({held.holder or 'unknown process'}). Wait for "
+                                 "its end, or choose another folder.") from None
 
     def close(self) -> None:
         """Let others write."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
     def append(self, entry: Mapping[str, Any]) -> None:
@@ -59,15 +58,7 @@ class Manifest:
         Raises ValueError when another process writes here or the entry is no JSON, OSError when the disk is full.
         """
         self.claim()
-        line = json.dumps(entry, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
-        with self.path.open("ab+", buffering=0) as file:
-            file.seek(0, os.SEEK_END)
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                line = line if file.read(1) == b"\n" else b"\n" + line  # what was torn stays a line of its own
-            while line:
-                line = line[file.write(line):]
-            os.fsync(file.fileno())
+        append_line(self.path, entry)
 
     def entries(self) -> list[dict[str, Any]]:
         """All whole lines, oldest first; empty when there is no file."""
@@ -82,6 +73,22 @@ class Manifest:
         return {entry["key"]: entry for entry in self.entries() if "key" in entry}
 
 
+def append_line(path: Path, entry: Mapping[str, Any]) -> None:
+    """Write one line at the end of ``path`` and wait until the disk has it; whoever calls sees to it that nobody else does.
+
+    Raises ValueError when the entry is no JSON, OSError when the disk is full.
+    """
+    line = json.dumps(entry, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+    with path.open("ab+", buffering=0) as file:
+        file.seek(0, os.SEEK_END)
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else b"\n" + line  # what was torn stays a line of its own
+        while line:
+            line = line[file.write(line):]
+        os.fsync(file.fileno())
+
+
 def _parsed(line: bytes) -> dict[str, Any] | None:
     """None for a torn line: no beginning of a JSON object is one."""
     try:
@@ -90,39 +97,3 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
         log.warning("a line of the manifest is not whole and does not count")
         return None
     return entry if isinstance(entry, dict) else None
-
-
-def _lock(path: Path, folder: Path) -> int:
-    """Descriptor that holds the lock. The system lets go of it when the process ends, so that none is ever left over."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        _lock_byte(descriptor)
-    except OSError as error:
-        if error.errno in _NO_LOCKS_HERE:
-            log.warning("the drive of %s has no locks: take care that no second run writes there", folder)
-            return descriptor
-        holder = os.read(descriptor, 200).decode("utf-8", errors="replace").strip()
-        os.close(descriptor)
-        if error.errno not in _HELD_BY_ANOTHER:
-            raise
-        raise ValueError(f"another run writes to {folder} ({holder or 'unknown process'}). Wait for its end, or choose "
-                         "another folder.") from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
-    return descriptor
-
-
-def _lock_byte(descriptor: int) -> None:
-    """Raises OSError at once when it is locked already, by this process too."""
-    if os.name == "nt":
-        import msvcrt
-
-        os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        finally:
-            os.lseek(descriptor, 0, os.SEEK_SET)
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_ASIDE = re.compile(r"\.[0-9a-f]{12}-.+")
+"""Names of what was being written when a process was killed."""
 
 
 @contextmanager
@@ -53,6 +57,21 @@ def write_whole(path: Path, content: str | bytes) -> None:
     data = content.encode("utf-8") if isinstance(content, str) else content
     with whole_file(path) as aside:
         aside.write_bytes(data)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write text (UTF-8, newlines as given) to a file that only its owner may read, whole or not at all."""
+    with whole_file(path) as aside:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writers that were killed left in ``folder``; nobody may be writing there."""
+    for path in folder.iterdir():
+        if _ASIDE.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _flush_to_disk(path: Path) -> None:
