@@ -10,14 +10,27 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .anatomy import BONES, LEVELS
+
 FORMAT = 1
 NETWORKS: tuple[str, ...] = ("res_unet", "attention_unet")
 METADATA, WEIGHTS, GRAPH = "bundle.json", "model.safetensors", "model.onnx"
+
+MODELS: dict[str, tuple[str, ...]] = {"bones": BONES, "bodies": ("vertebral body",), "keypoints": LEVELS}
+"""Names of the bundles of a set, which are its folders too, and what each must find."""
+
+EMBEDDED = "LowDoseBMD"
+"""Name of the set that comes with the product."""
+
+FOLDER_VARIABLE = "LOWDOSEBMD_MODELS"
+"""Environment variable that names the folder of the user's sets of models."""
 
 
 class BundleError(ValueError):
@@ -101,6 +114,98 @@ def _from_record(record: Mapping[str, Any], folder: Path) -> Bundle:
         return Bundle(**fields, folder=folder)
     except (KeyError, TypeError) as error:
         raise BundleError(f"{folder.name}: {METADATA} is incomplete or unknown to this version ({error})") from None
+
+
+# --- sets of bundles ---------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class ModelSet:
+    """A folder with some of the bundles bones, bodies, keypoints. holds: identity of each by name; problem: why the set
+    cannot be used, or empty."""
+
+    name: str
+    folder: Path
+    holds: Mapping[str, str]
+    problem: str = ""
+
+    @property
+    def completed_by(self) -> tuple[str, ...]:
+        """Names of the bundles that the product's own stand in for."""
+        return () if self.problem else tuple(name for name in MODELS if name not in self.holds)
+
+
+def load_models(folder: Path | None = None) -> dict[str, Bundle]:
+    """Read and verify a set of bundles by the names of MODELS; those that the folder does not hold are the product's own.
+
+    folder: None for the product's. Raises BundleError when it holds none of them, or one is damaged or does not find what
+    its place asks for.
+    """
+    own = models_folder()
+    home = folder or own
+    held = [name for name in MODELS if (home / name).is_dir()]
+    if not held:
+        raise BundleError(f"{home.name}: no {METADATA} in a folder {', '.join(MODELS)}; this is no set of models. "
+                          "Choose one that lowdosebmd-train export has written")
+    bundles = {name: load_bundle((home if name in held else own) / name) for name in MODELS}
+    for name, bundle in bundles.items():
+        missing = [output for output in MODELS[name] if output not in bundle.outputs]
+        if missing:
+            raise BundleError(f"{name}: the model {bundle.name!r} does not find {', '.join(missing)}, so it belongs in "
+                              "another place; install the models again")
+    return bundles
+
+
+def identities(bundles: Mapping[str, Bundle]) -> dict[str, str]:
+    """Identity of each bundle of a set; in a mixed set those of the product say so."""
+    own = models_folder()
+    mixed = len({bundle.folder.parent for bundle in bundles.values()}) > 1
+    return {name: bundle.identity + (f", of {EMBEDDED}" if mixed and bundle.folder.parent == own else "")
+            for name, bundle in bundles.items()}
+
+
+def user_models_folder() -> Path:
+    """Where the user's sets of models lie, one folder each: LOWDOSEBMD_MODELS, else in the user's folder for the data of
+    programs. It need not exist."""
+    if named := os.environ.get(FOLDER_VARIABLE):
+        return Path(named)
+    if sys.platform == "win32":
+        home = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        home = Path.home() / "Library" / "Application Support"
+    else:
+        home = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
+    return home / "lowdosebmd" / "models"
+
+
+def model_sets(folder: Path | None = None) -> tuple[ModelSet, ...]:
+    """The product's set, then those of a folder by name (default: user_models_folder), the damaged ones too."""
+    home = folder or user_models_folder()
+    found = sorted(path for path in home.iterdir() if path.is_dir() and path.name[0] != ".") if home.is_dir() else []
+    return (_set_of(models_folder(), EMBEDDED), *(_set_of(path, path.name) for path in found))
+
+
+def _set_of(folder: Path, name: str) -> ModelSet:
+    try:
+        bundles = load_models(folder)
+    except (BundleError, OSError) as error:
+        return ModelSet(name, folder, {}, str(error))
+    held = {key: bundle.identity for key, bundle in bundles.items() if bundle.folder.parent == folder}
+    return ModelSet(name, folder, held)
+
+
+def find_models(chosen: str | Path) -> Path | None:
+    """Folder of a set that was chosen by its path or, failing that, by its name; None for the product's own.
+
+    Raises ValueError, which names the sets that are there, when there is neither.
+    """
+    if str(chosen) == EMBEDDED:
+        return None
+    for folder in (Path(chosen), user_models_folder() / chosen):
+        if any((folder / name).is_dir() for name in MODELS):
+            return folder
+    names = ", ".join(entry.name for entry in model_sets())
+    raise ValueError(f"no models at {chosen}, and no set of that name in {user_models_folder()}; there are: {names}. Give "
+                     f"the name of one, or a folder that holds {', '.join(MODELS)} or some of them")
 
 
 def models_folder() -> Path:

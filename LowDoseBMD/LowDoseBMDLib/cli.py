@@ -110,7 +110,9 @@ def _common(parser: argparse.ArgumentParser) -> None:
                              "and tube voltage; default: literature constants")
     parser.add_argument("--engine", choices=ENGINES, default="auto")
     parser.add_argument("--device", choices=DEVICES, default="auto")
-    parser.add_argument("--models", type=Path, help="folder of model bundles; default: those of the product")
+    parser.add_argument("--models", "--model-dir", type=Path, metavar="NAME_OR_FOLDER", help="a set of models: a folder "
+                        "with bones, bodies and keypoints or some of them, or the name of one of the user's sets; default, "
+                        "and for what it does not hold: those of the product")
     parser.add_argument("--json", action="store_true", help="one JSON object per line on standard output")
     parser.add_argument("--verbose", action="store_true")
 
@@ -161,18 +163,23 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
 
 def settings_from(options: argparse.Namespace) -> Any:
     """Settings of a study from parsed options; raises ValueError when a given file cannot be used."""
+    from .bundle import find_models
     from .calibration import load_calibration, load_calibrations
     from .study import Settings
 
-    for name in ("labels", "rois", "models"):
+    for name in ("labels", "rois"):
         given = getattr(options, name, None)
         if given is not None and not given.exists():
             raise ValueError(f"there is nothing at {given}; check what was given as --{name}")
     one = options.calibration and not options.calibration.is_dir()
     calibration = load_calibration(options.calibration) if one else None
     several = load_calibrations(options.calibration) if options.calibration and not one else ()
-    return Settings(options.erosion, options.engine, options.device, getattr(options, "series", None), options.models,
-                    calibration, getattr(options, "labels", None), getattr(options, "scheme", "totalsegmentator"),
+    try:
+        models = find_models(options.models) if options.models else None
+    except ValueError as error:
+        raise ValueError(f"--models: {error}") from None
+    return Settings(options.erosion, options.engine, options.device, getattr(options, "series", None), models, calibration,
+                    getattr(options, "labels", None), getattr(options, "scheme", "totalsegmentator"),
                     getattr(options, "rois", None), several)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from .anatomy import BONES, LEVELS, SIDES, SPINE, STRUCTURES
 from .bodies import draw_bodies
 from .bones import segment_bones
-from .bundle import BundleError, load_bundle, models_folder
+from .bundle import identities, load_models
 from .ctvolume import CTVolume
 from .flags import Flag, Severity
 from .geometry import Geometry
@@ -29,9 +29,6 @@ from .schemes import read_scheme
 from .splitting import split_vertebrae
 from .tissues import find_tissues
 from .vertebrae import assess_levels, trabecular_mask
-
-MODELS: dict[str, tuple[str, ...]] = {"bones": BONES, "bodies": ("vertebral body",), "keypoints": LEVELS}
-"""Names of the bundles, in the order of the fields of Models, and what each must find."""
 
 EROSIONS: tuple[str, ...] = ("physical", "paper", "voxels")
 
@@ -59,7 +56,7 @@ class Models:
     @property
     def identities(self) -> dict[str, str]:
         """Name, version and hash of each, for reports."""
-        return {name: engine.bundle.identity for name, engine in vars(self).items()}
+        return identities({name: engine.bundle for name, engine in vars(self).items()})
 
 
 @dataclass
@@ -80,18 +77,12 @@ class Stopwatch:
 
 
 def open_models(folder: Path | None = None, engine: str = "auto", device: str = "auto") -> Models:
-    """Load and verify the bundles bones, bodies and keypoints of a folder (default: those of the product).
+    """Load and verify the bundles bones, bodies and keypoints of a folder (default: those of the product, which also stand
+    in for those that the folder does not hold).
 
-    Raises bundle.BundleError when one is missing or not what it says, ValueError when the engine is not there.
+    Raises bundle.BundleError when one is damaged or not what it says, ValueError when the engine is not there.
     """
-    home = folder or models_folder()
-    bundles = {name: load_bundle(home / name) for name in MODELS}
-    for name, bundle in bundles.items():
-        missing = [output for output in MODELS[name] if output not in bundle.outputs]
-        if missing:
-            raise BundleError(f"{name}: the model {bundle.name!r} does not find {', '.join(missing)}, so it belongs in "
-                              "another place; install the models again")
-    return Models(*(open_engine(bundle, engine, device) for bundle in bundles.values()))
+    return Models(**{name: open_engine(bundle, engine, device) for name, bundle in load_models(folder).items()})
 
 
 def propose_rois(ct: CTVolume, models: Models, erosion: str = "physical", watch: Stopwatch | None = None) -> Rois:

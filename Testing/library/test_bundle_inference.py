@@ -7,7 +7,18 @@ import shutil
 
 import numpy as np
 import pytest
-from LowDoseBMDLib.bundle import BundleError, load_bundle, models_folder
+from LowDoseBMDLib.bundle import (
+    EMBEDDED,
+    BundleError,
+    find_models,
+    identities,
+    load_bundle,
+    load_models,
+    model_sets,
+    models_folder,
+    user_models_folder,
+)
+from LowDoseBMDLib.cli import build_parser, settings_from
 from LowDoseBMDLib.inference import choose_engine, open_engine, predict, tile_starts
 
 TASKS = ("bones", "bodies", "keypoints")
@@ -51,6 +62,65 @@ def test_missing_and_broken_metadata_are_refused(a_copy, tmp_path):
     (a_copy / "bundle.json").write_text("{")
     with pytest.raises(BundleError, match="cannot be read"):
         load_bundle(a_copy)
+
+
+@pytest.fixture()
+def a_user_folder(tmp_path, monkeypatch):
+    """The user's sets of models: one with bones only, one that is damaged."""
+    home = tmp_path / "sets"
+    monkeypatch.setenv("LOWDOSEBMD_MODELS", str(home))
+    shutil.copytree(models_folder() / "bones", home / "ward" / "bones")
+    shutil.copytree(models_folder() / "keypoints", home / "broken" / "keypoints")
+    (home / "broken" / "keypoints" / "model.onnx").write_bytes(b"")
+    return home
+
+
+def test_a_set_is_completed_by_the_models_of_the_product_and_says_so(a_user_folder):
+    bundles = load_models(a_user_folder / "ward")
+    assert bundles["bones"].folder.parent == a_user_folder / "ward"
+    assert bundles["bodies"].folder == models_folder() / "bodies"
+    said = identities(bundles)
+    assert said["bones"] == bundles["bones"].identity
+    assert said["bodies"] == f"{bundles['bodies'].identity}, of LowDoseBMD"
+    assert all("of LowDoseBMD" not in text for text in identities(load_models()).values())
+
+
+def test_a_folder_without_models_is_no_set(tmp_path):
+    with pytest.raises(BundleError, match="no set of models"):
+        load_models(tmp_path)
+
+
+def test_a_model_in_the_wrong_place_is_refused(tmp_path):
+    shutil.copytree(models_folder() / "keypoints", tmp_path / "bones")
+    with pytest.raises(BundleError, match="bones.*does not find vertebrae"):
+        load_models(tmp_path)
+
+
+def test_sets_are_listed_with_what_they_hold_and_what_is_wrong_with_them(a_user_folder):
+    (a_user_folder / ".aside").mkdir()
+    own, broken, ward = model_sets()
+    assert (own.name, tuple(own.holds), own.completed_by) == (EMBEDDED, TASKS, ())
+    assert (ward.name, tuple(ward.holds), ward.completed_by) == ("ward", ("bones",), ("bodies", "keypoints"))
+    assert not ward.problem and ward.holds["bones"].startswith("bones 0.1 (")
+    assert broken.name == "broken" and "model.onnx" in broken.problem
+
+
+def test_without_a_folder_of_the_user_there_is_the_set_of_the_product(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOWDOSEBMD_MODELS", str(tmp_path / "none"))
+    assert [entry.name for entry in model_sets()] == [EMBEDDED]
+    monkeypatch.delenv("LOWDOSEBMD_MODELS")
+    assert user_models_folder().parts[-2:] == ("lowdosebmd", "models")
+
+
+@pytest.mark.parametrize("option", ["--models", "--model-dir"])
+def test_the_command_line_takes_a_folder_or_a_name(a_user_folder, option):
+    def chosen(text: str):
+        return settings_from(build_parser().parse_args(["measure", "ct.nii.gz", "-o", "out", option, text])).models
+
+    assert chosen("ward") == a_user_folder / "ward" == chosen(str(a_user_folder / "ward"))
+    assert chosen(EMBEDDED) is None
+    with pytest.raises(ValueError, match="broken, ward"):
+        find_models("absent")
 
 
 @pytest.mark.parametrize("task", TASKS)
