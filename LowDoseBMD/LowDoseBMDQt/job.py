@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
-import shutil
 import signal
 import threading
 import time
@@ -21,7 +20,7 @@ from LowDoseBMDLib.failures import explain
 from LowDoseBMDLib.job import JOB_FILE, LOG_FILE, STOP_FILE, Job, write_job
 from slicer.i18n import tr as _
 
-from .processes import clearLeftOvers, endTree, makeJobFolder, removeFolder, startProcess
+from .processes import clearLeftOvers, endTree, makeJobFolder, pythonSlicer, removeFolder, startProcess
 
 WORKER = ("-m", "LowDoseBMDLib.worker")
 
@@ -98,7 +97,7 @@ class BackgroundJob:
             run.thread.join(max(0.0, end - time.monotonic()))
 
     def _command(self) -> list[str]:
-        python = self._python or shutil.which("PythonSlicer")
+        python = self._python or pythonSlicer()
         return [python, *self._worker] if python else []
 
     def _poll(self) -> None:
@@ -255,14 +254,19 @@ def jsonObject(line: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def unexpectedEnd(status: int, lastLines: Sequence[str]) -> str:
-    """What to say of a process that ended without saying why. status: as of subprocess, or a shell's 128 + signal."""
+def unexpectedEnd(status: int, lastLines: Sequence[str], what: str = "", lessMemory: str = "") -> str:
+    """What to say of a process that ended without saying why. status: as of subprocess, or a shell's 128 + signal.
+
+    what: what ended, a measurement by default; lessMemory: what to do when memory ran out.
+    """
+    what = what or _("measurement")
+    lessMemory = lessMemory or _("close other programs and volumes, or crop the CT to the spine")
     number = -status if status < 0 else status - 128
     if number == getattr(signal, "SIGKILL", None):
-        reason = _("The system stopped the measurement, most often because memory ran out: close other programs and "
-                   "volumes, or crop the CT to the spine.")
+        reason = _("The system stopped the {what}, most often because memory ran out: {way}.").format(
+            what=what, way=lessMemory)
     elif status < 0 or number in signal.valid_signals():
-        reason = _("The measurement crashed ({signal}).").format(signal=signal.Signals(number).name)
+        reason = _("The {what} crashed ({signal}).").format(what=what, signal=signal.Signals(number).name)
     else:
-        reason = _("The measurement ended unexpectedly (status {status}).").format(status=status)
+        reason = _("The {what} ended unexpectedly (status {status}).").format(what=what, status=status)
     return "\n".join([reason, *lastLines])

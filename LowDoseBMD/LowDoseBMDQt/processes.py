@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 MODULE_FOLDER = Path(__file__).resolve().parents[1]
 """What must be on the path of a process that imports LowDoseBMDLib."""
@@ -22,25 +23,36 @@ LEFT_OVER_SECONDS = 24 * 3600
 WINDOWS = os.name == "nt"
 
 
-def workerEnvironment() -> dict[str, str]:
-    """This process's environment, such that LowDoseBMDLib is found and text is UTF-8 whatever the system's language."""
-    paths = [str(MODULE_FOLDER), os.environ.get("PYTHONPATH", "")]
+def pythonSlicer() -> str | None:
+    """The Python in which Slicer's packages are, as a program; None when this Slicer is incomplete."""
+    return shutil.which("PythonSlicer")
+
+
+def workerEnvironment(folders: Sequence[Path] = ()) -> dict[str, str]:
+    """This process's environment, such that LowDoseBMDLib is found and text is UTF-8 whatever the system's language.
+
+    folders: where other packages that the process imports lie.
+    """
+    paths = [str(MODULE_FOLDER), *map(str, folders), os.environ.get("PYTHONPATH", "")]
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUTF8": "1",
                          "PYTHONIOENCODING": "utf-8"}
 
 
-def startProcess(command: Sequence[str]) -> subprocess.Popen[bytes]:
+def startProcess(command: Sequence[str], folders: Sequence[Path] = (),
+                 output: BinaryIO | None = None) -> subprocess.Popen[bytes]:
     """Start a process in a group of its own, without a console; its errors come with its output. Raises OSError.
 
-    It starts in the module's folder: Windows does not let go of a folder in which a process works.
+    folders: see workerEnvironment. output: an open file for what it says; a pipe otherwise. With a file, the process does
+    not depend on this one: it goes on when Slicer is closed. It starts in the module's folder: Windows does not let go of
+    a folder in which a process works.
     """
     options = {}
     if WINDOWS:
         options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
     else:
         options["start_new_session"] = True
-    return subprocess.Popen(command, env=workerEnvironment(), cwd=MODULE_FOLDER, stdin=subprocess.DEVNULL,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+    return subprocess.Popen(command, env=workerEnvironment(folders), cwd=MODULE_FOLDER, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE if output is None else output, stderr=subprocess.STDOUT, **options)
 
 
 def endTree(process: subprocess.Popen[bytes], force: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from LowDoseBMDLib.exchange import CT_FACTS_FILE, read_ct
 from LowDoseBMDMRML.volumes import node_from_ct
 from slicer.i18n import tr as _
 
-from .processes import endTree, startProcess
+from .processes import endTree, pythonSlicer, startProcess
 
 CATEGORY, NAME = "LowDoseBMD", "LowDoseBMDPhantom"
 SEED = 1
@@ -55,7 +54,7 @@ class PhantomMaker:
         if (folder / CT_FACTS_FILE).is_file():
             onLoaded(loadPhantom(folder))
         elif cls._current is None:
-            python = shutil.which("PythonSlicer")
+            python = pythonSlicer()
             if python is None:
                 raise RuntimeError(_("PythonSlicer was not found: this Slicer is incomplete, install it again."))
             slicer.util.showStatusMessage(_("Making the phantom, about half a minute..."))
