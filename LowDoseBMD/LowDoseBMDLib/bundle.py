@@ -81,8 +81,8 @@ def save_metadata(bundle: Bundle) -> None:
     (bundle.folder / METADATA).write_text(text + "\n", encoding="utf-8")
 
 
-def load_bundle(folder: Path) -> Bundle:
-    """Read and verify a bundle.
+def load_bundle(folder: Path, verify: bool = True) -> Bundle:
+    """Read and verify a bundle. verify False: only that its files are there, which takes no time; not to run it.
 
     Raises BundleError when the folder holds no bundle, its format or network is unknown, a field is missing, or a
     file is not the one that bundle.json describes.
@@ -98,7 +98,7 @@ def load_bundle(folder: Path) -> Bundle:
     bundle = _from_record(record, folder)
     for name in (WEIGHTS, GRAPH):
         path = folder / name
-        if not path.is_file() or file_sha256(path) != bundle.sha256.get(name):
+        if not path.is_file() or (verify and file_sha256(path) != bundle.sha256.get(name)):
             raise BundleError(f"{folder.name}: {name} is not the file that {METADATA} describes (damaged or "
                               "replaced); install the model again")
     return bundle
@@ -134,11 +134,11 @@ class ModelSet:
         return () if self.problem else tuple(name for name in MODELS if name not in self.holds)
 
 
-def load_models(folder: Path | None = None) -> dict[str, Bundle]:
+def load_models(folder: Path | None = None, verify: bool = True) -> dict[str, Bundle]:
     """Read and verify a set of bundles by the names of MODELS; those that the folder does not hold are the product's own.
 
-    folder: None for the product's. Raises BundleError when it holds none of them, or one is damaged or does not find what
-    its place asks for.
+    folder: None for the product's. verify: as of load_bundle. Raises BundleError when it holds none of them, or one is
+    damaged or does not find what its place asks for.
     """
     own = models_folder()
     home = folder or own
@@ -146,7 +146,7 @@ def load_models(folder: Path | None = None) -> dict[str, Bundle]:
     if not held:
         raise BundleError(f"{home.name}: no {METADATA} in a folder {', '.join(MODELS)}; this is no set of models. "
                           "Choose one that lowdosebmd-train export has written")
-    bundles = {name: load_bundle((home if name in held else own) / name) for name in MODELS}
+    bundles = {name: load_bundle((home if name in held else own) / name, verify) for name in MODELS}
     for name, bundle in bundles.items():
         missing = [output for output in MODELS[name] if output not in bundle.outputs]
         if missing:
@@ -177,16 +177,21 @@ def user_models_folder() -> Path:
     return home / "lowdosebmd" / "models"
 
 
-def model_sets(folder: Path | None = None) -> tuple[ModelSet, ...]:
-    """The product's set, then those of a folder by name (default: user_models_folder), the damaged ones too."""
+def model_sets(folder: Path | None = None, verify: bool = True) -> tuple[ModelSet, ...]:
+    """The product's set, then those of a folder by name (default: user_models_folder), the damaged ones too.
+
+    verify: as of load_bundle.
+    """
     home = folder or user_models_folder()
     found = sorted(path for path in home.iterdir() if path.is_dir() and path.name[0] != ".") if home.is_dir() else []
-    return (_set_of(models_folder(), EMBEDDED), *(_set_of(path, path.name) for path in found))
+    return (read_set(models_folder(), verify), *(read_set(path, verify) for path in found))
 
 
-def _set_of(folder: Path, name: str) -> ModelSet:
+def read_set(folder: Path, verify: bool = True) -> ModelSet:
+    """The set of a folder; one that cannot be used has ``problem`` set. verify: as of load_bundle."""
+    name = EMBEDDED if folder == models_folder() else folder.name
     try:
-        bundles = load_models(folder)
+        bundles = load_models(folder, verify)
     except (BundleError, OSError) as error:
         return ModelSet(name, folder, {}, str(error))
     held = {key: bundle.identity for key, bundle in bundles.items() if bundle.folder.parent == folder}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import qt
@@ -25,6 +26,7 @@ from .export import ExportBox
 from .flags_list import FlagsList
 from .input_box import InputBox
 from .levels_table import LevelsTable
+from .models_box import ModelsBox
 from .packages_box import PackagesBox
 from .parameter_node import Erosion, WindowPreset
 from .review import ReviewBox
@@ -51,6 +53,7 @@ class Panel:
         self.parameterNode: Any = None
         self._live: Any = None
         self.calibrations = CalibrationList(ui, self._onCalibrationChosen, self._matchCalibration)
+        self.models = ModelsBox(ui, self._onModelsChosen)
         self.input = InputBox(ui, session, self.calibrations)
         self.runBar = RunBar(ui, session, self.measure)
         self.flags = FlagsList(ui, self._onShowFlag)
@@ -89,6 +92,8 @@ class Panel:
     def enter(self) -> None:
         self.corrector.enter()
         self.shortcuts.install()
+        if self.parameterNode is not None:
+            self.models.fill(self.parameterNode.modelsPath)  # the Trainer may have exported a set meanwhile
         self.update()
 
     def exit(self) -> None:
@@ -106,6 +111,7 @@ class Panel:
             self.corrector.forgetScene()
             return
         self.calibrations.fill(parameterNode.calibrationPath)
+        self.models.fill(parameterNode.modelsPath)
         if not parameterNode.reader:
             parameterNode.reader = str(qt.QSettings().value(READER_SETTING) or "")
         self.session.takeUp()
@@ -205,7 +211,8 @@ class Panel:
     def _showInput(self) -> None:
         choice = self.calibrations.choice(self.parameterNode.calibrationPath)
         self.input.show(choice)
-        why = self.input.whyNot(choice)
+        self.models.show(self.session.live.networks if self.session.live else {})
+        why = self.input.whyNot(choice) or self.models.whyNot()
         self.runBar.update(not why, why)
 
     def _showSettings(self) -> None:
@@ -267,7 +274,8 @@ class Panel:
                 _("Your corrections of this CT will be replaced. Measure again?"), windowTitle="LowDoseBMD"):
             return
         views.showFourUp()
-        self.session.measure(node.erosion.value, node.device.value, choice.calibration)
+        self.session.measure(node.erosion.value, node.device.value, choice.calibration,
+                             Path(node.modelsPath) if node.modelsPath else None)
 
     def _wouldLoseEdits(self) -> bool:
         live = self.session.live
@@ -326,6 +334,10 @@ class Panel:
         self.parameterNode.calibrationPath = path
         if live is not None:
             live.set_calibration(choice.calibration)
+        self.update()
+
+    def _onModelsChosen(self, path: str) -> None:
+        self.parameterNode.modelsPath = path
         self.update()
 
     def _onLink(self, link: str) -> None:

@@ -43,12 +43,16 @@ class WindowPreset(enum.Enum):
 
 @parameterNodeWrapper
 class LowDoseBMDParameterNode:
-    """Choices of the panel. calibrationPath: a calibration file (JSON); empty for the constants of the literature."""
+    """Choices of the panel. calibrationPath: a calibration file (JSON); empty for the constants of the literature.
+
+    modelsPath: a folder of models; empty for those of the product.
+    """
 
     inputVolume: vtkMRMLScalarVolumeNode
     calibrationPath: str = ""
     erosion: Erosion = Erosion.PHYSICAL
     device: Device = Device.AUTO
+    modelsPath: str = ""
     showFilled: bool = True
     opacity: Annotated[float, WithinRange(0, 1)] = 0.3
     windowPreset: WindowPreset = WindowPreset.BONE

@@ -120,8 +120,11 @@ class Session:
 
     # --- measuring -----------------------------------------------------------------------------------------------
 
-    def measure(self, erosion: str, device: str, calibration: Calibration) -> None:
-        """Start a run on the chosen CT; what it finds replaces an earlier measurement of it."""
+    def measure(self, erosion: str, device: str, calibration: Calibration, models: Path | None = None) -> None:
+        """Start a run on the chosen CT; what it finds replaces an earlier measurement of it.
+
+        models: folder of the networks; None for the product's.
+        """
         self.message, self.log, self.exported = "", "", None
         try:
             ct = ct_from_node(self.volumeNode)
@@ -130,7 +133,7 @@ class Session:
             self._tell()
             return
         self._measuring, self.progress = True, ("", 0.0)
-        self._job.start(Job(PROPOSE, erosion=erosion, device=device), ct, self._onProgress,
+        self._job.start(Job(PROPOSE, erosion=erosion, device=device, models=models), ct, self._onProgress,
                         lambda _status, folder: self._onProposed(ct, folder, calibration), self._onFailed,
                         self._onCancelled)
         self._tell()
