@@ -5,45 +5,109 @@ Label numbers of other tools stand here and nowhere else; our own come from the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import ndimage
 
-from .anatomy import BONES, BY_LABEL, SIDES
+from .anatomy import BONES, BY_LABEL, OTHER_BONES, SIDES, SPINE, STRUCTURES
 from .flags import Refusal
 from .rois import Mask
 
 
 def _totalsegmentator() -> dict[int, str]:
-    """TotalSegmentator v2, task ``total`` (its map_to_binary.py); _left is the patient's left."""
-    names = {27 + n: f"L{5 - n}" for n in range(5)} | {32 + n: f"T{12 - n}" for n in range(12)}
-    names |= {44 + n: f"C{7 - n}" for n in range(7)}
-    names |= {92 + n: "ribs" for n in range(24)}
-    names |= {71: "scapulae", 72: "scapulae", 73: "clavicles", 74: "clavicles"}
-    for n, side in enumerate(SIDES):
-        names |= {69 + n: f"humerus_{side}", 77 + n: f"hip_{side}", 86 + n: f"autochthon_{side}",
-                  88 + n: f"iliopsoas_{side}"}
-    return names | {25: "sacrum", 52: "aorta", 79: "spinal_cord", 116: "sternum"}
+    """TotalSegmentator v2, task ``total`` (its map_to_binary.py); left is the patient's left."""
+    organs = ["spleen", "kidney_right", "kidney_left", "gallbladder", "liver", "stomach", "pancreas", "adrenal_gland_right",
+              "adrenal_gland_left", "lung_upper_lobe_left", "lung_lower_lobe_left", "lung_upper_lobe_right",
+              "lung_middle_lobe_right", "lung_lower_lobe_right", "esophagus", "trachea", "thyroid_gland", "small_bowel",
+              "duodenum", "colon", "urinary_bladder", "prostate", "kidney_cyst_left", "kidney_cyst_right", "sacrum"]
+    spine = [f"vertebrae_{name}" for name in ("S1", *reversed(SPINE))]
+    vessels = ["heart", "aorta", "pulmonary_vein", "brachiocephalic_trunk", "subclavian_artery_right",
+               "subclavian_artery_left", "common_carotid_artery_right", "common_carotid_artery_left",
+               "brachiocephalic_vein_left", "brachiocephalic_vein_right", "atrial_appendage_left", "superior_vena_cava",
+               "inferior_vena_cava", "portal_vein_and_splenic_vein"]
+    limbs = _both_sides("iliac_artery", "iliac_vena", "humerus", "scapula", "clavicula", "femur", "hip")
+    muscles = _both_sides("gluteus_maximus", "gluteus_medius", "gluteus_minimus", "autochthon", "iliopsoas")
+    ribs = [f"rib_{side}_{n}" for side in SIDES for n in range(1, 13)]
+    names = [*organs, *spine, *vessels, *limbs, "spinal_cord", *muscles, "brain", "skull", *ribs, "sternum",
+             "costal_cartilages"]
+    return dict(enumerate(names, start=1))
+
+
+def _both_sides(*parts: str) -> list[str]:
+    return [f"{part}_{side}" for part in parts for side in SIDES]
 
 
 def _verse() -> dict[int, str]:
-    """VerSe 2019 and 2020 (challenge paper, Med Image Anal 2021;73:102166): vertebrae only."""
+    """VerSe 2019 and 2020 (challenge paper, Med Image Anal 2021;73:102166) and CTSpine1K: vertebrae only."""
     names = {n: f"C{n}" for n in range(1, 8)} | {7 + n: f"T{n}" for n in range(1, 13)}
-    return names | {19 + n: f"L{n}" for n in range(1, 7)} | {28: "T13"}
+    names |= {19 + n: f"L{n}" for n in range(1, 7)} | {28: "T13"}
+    return {label: f"vertebrae_{name}" for label, name in names.items()}
+
+
+PUBLIC: dict[str, dict[int, str]] = {
+    "totalsegmentator": _totalsegmentator(),
+    "verse": _verse(),
+    "ribseg": {n: f"rib_{n}" for n in range(1, 25)},
+}
+"""Label value -> structure, under the names of the public sets. RibSeg v2 (IEEE TMI 2023) numbers 24 ribs."""
+
+VERTEBRAE = frozenset(f"{part}{n}" for part, last in (("C", 7), ("T", 13), ("L", 6)) for n in range(1, last + 1))
+_BODY = "body_"
+
+_VERTEBRA = re.compile(r"(?P<before>(?:vertebral |vertebrae? )?(?:body )?(?:of )?)(?P<part>c|th?|l) ?0?(?P<number>\d{1,2})"
+                       r"(?P<after>(?: vertebral| vertebrae?)?(?: body)?)")
+_NOT_BONE = re.compile(r"cartilage|\bcord\b|\bcanal\b|\bdis[ck]s?\b|arter|\bvein|\bvena|muscle|nerve|lesion|fracture")
+_WORDS = (
+    (re.compile(r"clavic|collar ?bone"), "clavicles"),
+    (re.compile(r"scapula|shoulder ?blade"), "scapulae"),
+    (re.compile(r"\bribs?\b"), "ribs"),
+    (re.compile(r"\bvertebrae? s\d|sternum|manubrium|humer|\bhips?\b|pelvis|\bilium\b|sacrum|coccyx|femur|femora|skull"),
+     OTHER_BONES),
+    (re.compile(r"vertebra|spine\b|spinal column"), "vertebrae"),
+)
+"""Words by which a name is known, in the order in which they count."""
+
+
+def structure_named(text: str) -> str | None:
+    """What of ours the name of a label means, whoever wrote it; None when it means nothing of ours.
+
+    One vertebra gives its name (T12), its body body_<name>; ribs, clavicles, scapulae and the bones that are none of ours
+    are joined under the names of the registry, which are understood themselves ("rib left 3": ribs; "Sternum": other_bones).
+    """
+    plain = " ".join(re.sub(r"[\W_]+", " ", text).casefold().split())
+    for structure in STRUCTURES.values():
+        if plain in (structure.name.replace("_", " ").casefold(), structure.title.casefold()):
+            return structure.name
+    match = _VERTEBRA.fullmatch(plain)
+    if match:
+        name = f"{match['part'][0].upper()}{int(match['number'])}"
+        body = "body" in match["before"] or "body" in match["after"]
+        return None if name not in VERTEBRAE else _BODY + name if body else name
+    if _NOT_BONE.search(plain):
+        return None
+    return next((name for word, name in _WORDS if word.search(plain)), None)
+
+
+_MEASURED = frozenset({*_both_sides("humerus", "hip", "autochthon", "iliopsoas"), "sacrum", "aorta", "spinal_cord",
+                       "sternum"})
+"""Other structures of TotalSegmentator that stages ask for, under its own names."""
+
+
+def _ours(names: Mapping[int, str]) -> dict[int, str]:
+    wanted = {label: name if name in _MEASURED else structure_named(name) for label, name in names.items()}
+    return {label: name for label, name in wanted.items() if name and name != OTHER_BONES}
 
 
 SCHEMES: dict[str, dict[int, str]] = {
-    "totalsegmentator": _totalsegmentator(),
-    "verse": _verse(),
+    "totalsegmentator": _ours(PUBLIC["totalsegmentator"]),
+    "verse": _ours(PUBLIC["verse"]),
     "lowdosebmd": {label: structure.name for label, structure in BY_LABEL.items()},
 }
 """Label value -> name, per scheme. Several labels of one name (ribs) are joined. Whole vertebrae are named C1..L6
 and T13, vertebral bodies body_<level>."""
-
-VERTEBRAE = frozenset(f"{part}{n}" for part, last in (("C", 7), ("T", 13), ("L", 6)) for n in range(1, last + 1))
-_BODY = "body_"
 
 
 @dataclass(frozen=True, eq=False)
