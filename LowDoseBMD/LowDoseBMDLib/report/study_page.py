@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files.atomic import write_whole
-from .templating import fill
+from .templating import TEMPLATES, fill
 
 if TYPE_CHECKING:
     from .agreement_figures import Drawing
 
 
-def render(template: str, page: Mapping[str, Any]) -> str:
-    """HTML text of a template that extends study.html.j2.
+def render(template: str, page: Mapping[str, Any], home: Path = TEMPLATES) -> str:
+    """HTML text of a template that extends study.html.j2. home: folder of the template.
 
     page holds what study.html.j2 shows, title, heading (texts), synthetic (a sentence or ""), findings and statements
     (sentences), and what the template itself shows.
     """
-    return fill(template, page=page)
+    return fill(template, home, page=page)
 
 
 def embedded(figure: Drawing) -> dict[str, str]:
