@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
 
 REQUESTER = "LowDoseBMD"
 SIZES_FILE = "package_sizes.json"
+OWN_SIZES = Path(__file__).resolve().parents[1] / "Resources" / SIZES_FILE
 
 TORCH_REQUIREMENT = ">=2.5"
 BESIDE_TORCH = ("monai>=1.6", "safetensors>=0.4")
@@ -50,10 +52,12 @@ class Requirement:
 def missing(requirementsPath: str | Path) -> list[Requirement]:
     """What a requirements file asks for and this Python lacks, or has in a version that does not do.
 
-    Sizes come from package_sizes.json beside the file. Looks at what is on the disk and imports nothing.
+    Sizes come from package_sizes.json beside the file, else from LowDoseBMD's own. Looks at what is on the disk and
+    imports nothing.
     """
     path = Path(requirementsPath)
-    sizes = json.loads(path.with_name(SIZES_FILE).read_text(encoding="utf-8"))
+    beside = path.with_name(SIZES_FILE)
+    sizes = json.loads((beside if beside.is_file() else OWN_SIZES).read_text(encoding="utf-8"))
     wanted = specifications(path.read_text(encoding="utf-8"))
     importlib.invalidate_caches()
     return [Requirement(packageName(line), line, _purpose(packageName(line)), _megabytes(sizes, packageName(line)))
@@ -89,7 +93,10 @@ def _purpose(name: str) -> str:
         "onnxruntime": _("runs the networks"),
         "jinja2": _("writes the report"),
         "matplotlib": _("draws the report's pictures"),
-        "safetensors": _("reads the networks for a GPU"),
+        "safetensors": _("reads and writes the networks for torch"),
+        "monai": _("losses and transforms of the training"),
+        "onnx": _("writes trained networks for LowDoseBMD"),
+        "onnxscript": _("writes trained networks for LowDoseBMD"),
     }.get(name, "")
 
 
@@ -239,27 +246,41 @@ def ensureTorch() -> None:
     Raises NotInstalled when the extension is not there, the person declines or an installation fails.
     """
     if not torchInstalled():
-        _installTorch()
+        without = _("Choose the device CPU to measure without it.")
+        _torchLogic(without)  # before anything is asked
+        if not slicer.util.confirmOkCancelDisplay(torchQuestion() + " " + _("Continue?"), _("LowDoseBMD - Install torch")):
+            raise NotInstalled(_("torch was not installed.") + " " + without)
+        installTorch(without)
     beside = [text for text in BESIDE_TORCH if not isInstalled(text)]
     if beside:
         install(beside)
 
 
-def _installTorch() -> None:
+def torchQuestion() -> str:
+    """What torch is, how large, and from where it comes."""
+    return _("torch is large: about 0.2 GB for the CPU, 3 GB for an NVIDIA GPU. The extension PyTorch chooses the build for "
+             "this computer and downloads it.")
+
+
+def installTorch(without: str) -> None:
+    """Install torch through the PyTorch extension, without asking. without: a sentence on what to do without torch.
+
+    Raises NotInstalled when the extension is not there or the installation fails.
+    """
+    logic = _torchLogic(without)
+    try:
+        torch = logic.installTorch(askConfirmation=False, torchVersionRequirement=TORCH_REQUIREMENT)
+    except (subprocess.CalledProcessError, ImportError, RuntimeError) as error:
+        raise NotInstalled(_("torch could not be installed ({error}).").format(error=error) + " " + without) from error
+    if torch is None:
+        raise NotInstalled(_("torch was not installed.") + " " + without)
+
+
+def _torchLogic(without: str) -> Any:
     try:
         from PyTorchUtils import PyTorchUtilsLogic
     except ImportError:
-        raise NotInstalled(_("A GPU is used through torch, which the extension PyTorch installs in the right build: install "
-                             "that extension from the Extensions Manager, restart Slicer and try again. Measuring on the "
-                             "CPU needs neither.")) from None
-    text = _("torch is large: about 0.2 GB for the CPU, 3 GB for an NVIDIA GPU. The extension PyTorch chooses the build "
-             "for this computer and downloads it. Continue?")
-    if not slicer.util.confirmOkCancelDisplay(text, _("LowDoseBMD - Install torch")):
-        raise NotInstalled(_("torch was not installed. Choose the device CPU to measure without it."))
-    try:
-        torch = PyTorchUtilsLogic().installTorch(askConfirmation=False, torchVersionRequirement=TORCH_REQUIREMENT)
-    except (subprocess.CalledProcessError, ImportError, RuntimeError) as error:
-        raise NotInstalled(_("torch could not be installed ({error}). Choose the device CPU to measure without it.").format(
-            error=error)) from error
-    if torch is None:
-        raise NotInstalled(_("torch was not installed. Choose the device CPU to measure without it."))
+        raise NotInstalled(_("torch is installed by the extension PyTorch, in the right build for this computer: install "
+                             "that extension from the Extensions Manager, restart Slicer and try again.")
+                           + " " + without) from None
+    return PyTorchUtilsLogic()

@@ -14,22 +14,30 @@ from . import dependencies
 
 
 class PackagesBox:
-    """onInstalled() when everything is there after an installation."""
+    """onInstalled() when everything is there after an installation. withTorch: torch is needed too, which is installed
+    through the PyTorch extension."""
 
-    def __init__(self, ui: Any, requirementsPath: str, onInstalled: Callable[[], None]) -> None:
+    def __init__(self, ui: Any, requirementsPath: str, onInstalled: Callable[[], None], withTorch: bool = False) -> None:
         self._ui = ui
         self._path = requirementsPath
         self._onInstalled = onInstalled
+        self._withTorch = withTorch
         ui.installButton.connect("clicked(bool)", lambda _checked=False: self._install(""))
         ui.wheelsButton.connect("clicked(bool)", lambda _checked=False: self._installFromFolder())
 
     def complete(self) -> bool:
         """Whether all is there; otherwise the panel says what is missing and offers to install it."""
         lacking = dependencies.missing(self._path)
-        self._ui.packagesFrame.visible = bool(lacking)
-        if lacking:
-            self._ui.packagesLabel.text = _toHtml(dependencies.question(lacking, dependencies.wheelFolder()))
-        return not lacking
+        torch = self._lacksTorch()
+        self._ui.packagesFrame.visible = bool(lacking) or torch
+        asked = [dependencies.question(lacking, dependencies.wheelFolder())] if lacking else []
+        if torch:
+            asked.insert(0, dependencies.torchQuestion())
+        self._ui.packagesLabel.text = _toHtml("\n\n".join(asked))
+        return not asked
+
+    def _lacksTorch(self) -> bool:
+        return self._withTorch and not dependencies.torchInstalled()
 
     def _installFromFolder(self) -> None:
         folder = qt.QFileDialog.getExistingDirectory(None, _("Folder of wheels"), dependencies.wheelFolder())
@@ -38,8 +46,10 @@ class PackagesBox:
             self._install(folder)
 
     def _install(self, wheels: str) -> None:
-        lacking = dependencies.missing(self._path)
         try:
+            if self._lacksTorch():  # first: others ask for it, and would bring whatever build the index has
+                dependencies.installTorch("")
+            lacking = dependencies.missing(self._path)
             if lacking:
                 dependencies.install([requirement.specification for requirement in lacking],
                                      wheels or dependencies.wheelFolder())

@@ -12,7 +12,9 @@ from zipfile import ZipFile
 
 import pytest
 
-RESOURCES = Path(__file__).resolve().parents[2] / "LowDoseBMD" / "Resources"
+ROOT = Path(__file__).resolve().parents[2]
+RESOURCES = ROOT / "LowDoseBMD" / "Resources"
+LISTS = (RESOURCES / "requirements.txt", ROOT / "LowDoseBMDTrainer" / "Resources" / "trainer_requirements.txt")
 
 
 @pytest.fixture
@@ -75,8 +77,8 @@ def test_every_package_that_is_asked_for_has_a_size_and_a_purpose(dependencies) 
     import json
 
     sizes = json.loads((RESOURCES / dependencies.SIZES_FILE).read_text(encoding="utf-8"))
-    for line in dependencies.specifications((RESOURCES / "requirements.txt").read_text(encoding="utf-8")):
-        name = dependencies.packageName(line)
+    lines = [line for path in LISTS for line in dependencies.specifications(path.read_text(encoding="utf-8"))]
+    for name in map(dependencies.packageName, lines):
         assert set(sizes[name]) == {"linux", "win32", "darwin"}
         assert dependencies._purpose(name)
 
@@ -223,3 +225,22 @@ def test_torch_is_offered_through_its_extension(dependencies, without_torch, a_p
         dependencies.ensureTorch()
     assert asked == ([dependencies.TORCH_REQUIREMENT] if answer else [])
     assert "GB" in answers.texts[0] and not a_pip.calls
+
+
+def test_what_training_needs_is_asked_for_in_one_place_and_torch_comes_first(dependencies, without_torch, tmp_path: Path,
+                                                                            a_pip, monkeypatch) -> None:
+    from LowDoseBMDQt.packages_box import PackagesBox
+
+    ui = types.SimpleNamespace(packagesFrame=types.SimpleNamespace(), packagesLabel=types.SimpleNamespace())
+    buttons = types.SimpleNamespace(connect=lambda *_arguments: None)
+    ui.installButton = ui.wheelsButton = buttons
+    order: list[str] = []
+    monkeypatch.setattr(dependencies, "installTorch", lambda _without: order.append("torch"))
+    monkeypatch.setattr(dependencies, "install", lambda wanted, _wheels: order.extend(wanted))
+    path = tmp_path / "trainer_requirements.txt"
+    path.write_text("monai>=999\n")
+    box = PackagesBox(ui, str(path), lambda: None, withTorch=True)
+    assert not box.complete() and ui.packagesFrame.visible
+    assert "3 GB" in ui.packagesLabel.text and "monai&gt;=999" in ui.packagesLabel.text and "2 MB" in ui.packagesLabel.text
+    box._install("")
+    assert order == ["torch", "monai>=999"]
