@@ -17,10 +17,10 @@ from . import __version__
 from .cli_calibrate import add_calibrate_command
 from .cli_cohort import add_cohort_commands
 from .cli_drift import add_drift_command
-from .cli_output import MEASURED, SOME_FAILED, UNUSABLE, line, say
+from .cli_output import MEASURED, SOME_FAILED, UNUSABLE, line, passing, progress_for, say
 from .cli_web import add_web_options, web_studies
 from .failures import explain, is_full_disk, is_memory
-from .inference import DEVICES, ENGINES, Cancelled, Progress, silent
+from .inference import DEVICES, ENGINES, Cancelled
 from .pipeline import EROSIONS
 
 SCHEMES = ("totalsegmentator", "verse", "lowdosebmd")
@@ -183,15 +183,6 @@ def settings_from(options: argparse.Namespace) -> Any:
                     getattr(options, "rois", None), several)
 
 
-def progress_for(options: argparse.Namespace) -> Progress:
-    """Progress to standard error on a terminal, as JSON lines with --json, else none."""
-    if options.json:
-        return lambda stage, part: line({"progress": stage, "fraction": round(part, 3)})
-    if sys.stderr.isatty():
-        return lambda stage, part: print(f"\r\033[K{stage} {100 * part:3.0f} %", end="", file=sys.stderr, flush=True)
-    return silent
-
-
 def run_measure(options: argparse.Namespace) -> int:
     """``lowdosebmd measure``."""
     from .files.volumes import kind_of
@@ -199,7 +190,7 @@ def run_measure(options: argparse.Namespace) -> int:
 
     if getattr(options, "series", None) and kind_of(options.ct):
         raise ValueError("--series chooses among the series of a DICOM folder; leave it out for a volume file")
-    record = measure_study(options.ct, options.out, settings_from(options), progress_for(options))
+    record = measure_study(options.ct, options.out, settings_from(options), progress_for(options.json))
     _show(record, options)
     return MEASURED if record["status"] == "measured" else SOME_FAILED
 
@@ -218,7 +209,7 @@ def run_batch(options: argparse.Namespace) -> int:
                                Limits(options.timeout, options.memory), options.identified))
     counts = {state: sum(row["status"] == state for row in rows) for state in ("measured", "refused", "failed")}
     if not options.json:
-        _clear_progress()
+        passing("")
         say(f"{len(rows)} studies: {', '.join(f'{count} {state}' for state, count in counts.items())}\n"
              f"Summary: {options.out / SUMMARY}\nOverview: {options.out / OVERVIEW}")
     return MEASURED if counts["measured"] == len(rows) else SOME_FAILED
@@ -236,11 +227,11 @@ def run_demo(options: argparse.Namespace) -> int:
     worst = MEASURED
     for seed in range(options.seed, options.seed + options.count):
         out = options.out if options.count == 1 else options.out / f"phantom-{seed}"
-        record, rows = demo.measure_phantom(seed, out, settings_from(options), progress_for(options))
+        record, rows = demo.measure_phantom(seed, out, settings_from(options), progress_for(options.json))
         if options.json:
             line({**record, "phantom": rows})
         else:
-            _clear_progress()
+            passing("")
             print(demo.table(seed, rows, record))
         worst = max(worst, MEASURED if record["status"] == "measured" else SOME_FAILED)
     if not options.json:
@@ -254,17 +245,12 @@ def _ask(question: str) -> bool:
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
-def _clear_progress() -> None:
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr)
-
-
 def _show(record: dict[str, Any], options: argparse.Namespace) -> None:
     """The results lie on disk by now: a reader of the output that has left, as ``head`` does, is no failure."""
     if options.json:
         say(json.dumps(record))
         return
-    _clear_progress()
+    passing("")
     say(f"{summary(record)}\nReport: {options.out / 'report.html'}")
 
 
@@ -310,11 +296,9 @@ def _batch_report(options: argparse.Namespace) -> Callable[[dict[str, Any], Any]
         if options.json:
             line(row)
             return
-        _clear_progress()
+        passing("")
         say(_batch_row(row))
-        if sys.stderr.isatty():
-            left = f", {_duration(progress.seconds_left)} left"
-            print(f"{progress.ended} of {progress.total} studies{left}", end="", file=sys.stderr, flush=True)
+        passing(f"{progress.ended} of {progress.total} studies, {_duration(progress.seconds_left)} left")
 
     return report
 
