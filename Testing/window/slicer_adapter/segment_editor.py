@@ -101,13 +101,19 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
 
     def _build(self) -> None:
         self._effect_label = QtWidgets.QLabel(self)
+        self._effect_label.setObjectName("EffectsGroupBox")
         self._effect_label.setWordWrap(True)
         self._list = QtWidgets.QListWidget(self)
+        self._list.setObjectName("SegmentsTableResizableFrame")
         self._list.setMaximumHeight(140)
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._list)
         layout.addWidget(self._effect_label)
+        for name in ("UndoRedoGroupBox", "EffectHelpBrowser", "OptionsGroupBox"):
+            part = QtWidgets.QFrame(self)
+            part.setObjectName(name)
+            layout.addWidget(part)
         self._list.currentRowChanged.connect(self._row_chosen)
         self._refresh()
 

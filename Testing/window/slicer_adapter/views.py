@@ -25,7 +25,14 @@ class View(QtWidgets.QWidget):
 
 
 class qMRMLSliceView(View):  # noqa: N801
-    """A slice view."""
+    """A slice view, with an interactor that gets no events of its own."""
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._interactor = vtk.vtkGenericRenderWindowInteractor()
+
+    def interactor(self) -> Any:
+        return self._interactor
 
 
 class qMRMLThreeDView(View):  # noqa: N801

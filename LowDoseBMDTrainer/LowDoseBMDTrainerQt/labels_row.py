@@ -1,0 +1,123 @@
+"""Which label is drawn, and where the levels are: buttons with the colours and numbers of the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import qt
+from LowDoseBMDLib.anatomy import BONES, LEVELS, STRUCTURES
+from LowDoseBMDQt.placing import PointPlacer
+from LowDoseBMDTrainerMRML.case_nodes import MORE
+from slicer.i18n import tr as _
+
+SWATCH_PIXELS = 12
+PLACED = " ✓"
+
+
+class LabelsRow:
+    """Buttons for the bones, and a list of the rest. onLabel(name) when another label was chosen."""
+
+    def __init__(self, ui: Any, onLabel: Callable[[str], None]) -> None:
+        self._onLabel = onLabel
+        self.current = BONES[0]
+        self._buttons: dict[str, Any] = {}
+        for number, name in enumerate(BONES, 1):
+            button = qt.QToolButton()
+            button.text = f"{number} {STRUCTURES[name].title}"
+            button.toolTip = _("Draw this label ({key}).").format(key=number)
+            button.icon = swatch(name)
+            button.toolButtonStyle = qt.Qt.ToolButtonTextBesideIcon
+            button.checkable = True
+            button.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
+            button.connect("clicked(bool)", lambda _checked=False, name=name: self.choose(name))
+            ui.labelsWidget.layout().addWidget(button)
+            self._buttons[name] = button
+        self._more = qt.QComboBox()
+        self._more.toolTip = _("Labels that are drawn when they are wanted.")
+        self._more.addItem(_("more"), "")
+        for name in MORE:
+            self._more.addItem(swatch(name), STRUCTURES[name].title, name)
+        self._more.connect("activated(int)", lambda _index: self._onMore())
+        ui.labelsWidget.layout().addWidget(self._more)
+        self._show()
+
+    def choose(self, name: str) -> None:
+        """Draw this label from now on."""
+        self.current = name
+        self._show()
+        self._onLabel(name)
+
+    def _onMore(self) -> None:
+        if self._more.currentData:
+            self.choose(self._more.currentData)
+        else:
+            self._show()
+
+    def _show(self) -> None:
+        for name, button in self._buttons.items():
+            button.checked = name == self.current
+        self._more.setCurrentIndex(max(0, self._more.findData(self.current)))
+
+
+class KeypointsRow:
+    """Buttons keypoint<level>Button: click one, click into a view, and the next level's turn comes by itself.
+
+    onPlaced(level, LPS mm).
+    """
+
+    def __init__(self, ui: Any, onPlaced: Callable[[str, tuple[float, float, float]], None]) -> None:
+        self._onPlaced = onPlaced
+        self._placed: frozenset[str] = frozenset()
+        self._level = ""
+        self._placer = PointPlacer(self._onPoint, self._onEnded)
+        self._buttons = {level: getattr(ui, f"keypoint{level}Button") for level in LEVELS}
+        for level, button in self._buttons.items():
+            button.connect("clicked(bool)", lambda checked, level=level: self.start(level) if checked else self.cancel())
+
+    @property
+    def active(self) -> bool:
+        return self._placer.active
+
+    def start(self, level: str) -> None:
+        """Wait for the click that places this level."""
+        self._placer.cancel()
+        self._level = level if self._placer.start(level) else ""
+        self._showActive()
+
+    def cancel(self) -> None:
+        """Wait no longer."""
+        self._level = ""
+        self._placer.cancel()
+        self._showActive()
+
+    def show(self, placed: frozenset[str]) -> None:
+        """Tick the levels that have their keypoint."""
+        self._placed = placed
+        for level, button in self._buttons.items():
+            text = level + (PLACED if level in placed else "")
+            if button.text != text:
+                button.text = text
+
+    def _onPoint(self, positionLps: tuple[float, float, float]) -> None:
+        level = self._level
+        self._onPlaced(level, positionLps)
+        following = [each for each in LEVELS[LEVELS.index(level) + 1:] if each not in self._placed - {level}]
+        if following:
+            self.start(following[0])
+        else:
+            self.cancel()
+
+    def _onEnded(self) -> None:
+        self._showActive()
+
+    def _showActive(self) -> None:
+        for level, button in self._buttons.items():
+            button.checked = self._placer.active and level == self._level
+
+
+def swatch(name: str) -> Any:
+    """A small square in a label's colour, as an icon."""
+    pixmap = qt.QPixmap(SWATCH_PIXELS, SWATCH_PIXELS)
+    pixmap.fill(qt.QColor(*STRUCTURES[name].colour))
+    return qt.QIcon(pixmap)

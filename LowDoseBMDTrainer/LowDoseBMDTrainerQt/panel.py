@@ -1,0 +1,411 @@
+"""The Trainer's panel: which part shows what, and what a person does. Each part has a file of its own."""
+
+from __future__ import annotations
+
+import html
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from LowDoseBMDLib.anatomy import BONES, STRUCTURES
+from LowDoseBMDQt import views
+from LowDoseBMDQt.session import defer
+from LowDoseBMDQt.shortcuts import Shortcuts
+from LowDoseBMDTrainerLib.cases import Case, Labels, Status, checked_name
+from LowDoseBMDTrainerLib.project import Project, create_project, open_project
+from LowDoseBMDTrainerLib.worklist import IN_ORDER, UNCERTAIN, next_case
+from LowDoseBMDTrainerMRML.case_nodes import ANNOTATED, set_opacity, set_visible
+from slicer.i18n import tr as _
+
+from . import cursor
+from .annotation import Annotation, writeElsewhere
+from .editor import Editor
+from .labels_row import KeypointsRow, LabelsRow
+from .slices_bar import SlicesBar, nextGap
+from .tools import BRUSH, CURSOR, ERASE, ToolRow
+from .worklist import Worklist
+
+PROJECT_SETTING, ANNOTATOR_SETTING = "LowDoseBMDTrainer/Project", "LowDoseBMDTrainer/Annotator"
+"""Keys of the application's settings: the project that was open last, and who drew last, on this computer."""
+
+OPACITY_STEP = 10
+TITLE = "LowDoseBMD Trainer"
+
+
+class Panel:
+    """Binds the widgets of LowDoseBMDTrainer.ui (``ui``) to an Annotation.
+
+    It is the host of the sections Agreement, Train, Evaluate and Export: ``project``, ``currentCase``, ``annotator``,
+    ``say`` and ``listeners`` are theirs.
+    """
+
+    def __init__(self, ui: Any) -> None:
+        self.ui = ui
+        self.listeners: list[Callable[[], None]] = []
+        self._told: tuple[Any, ...] = ()
+        self._live: Any = None
+        self._said = ""
+        self.annotation = Annotation(slicer.mrmlScene, defer, self._onLoss)
+        self.editor = Editor(ui.segmentEditor)
+        self.worklist = Worklist(ui.casesTable, self.openCase)
+        self.labels = LabelsRow(ui, self._onLabel)
+        self.keypoints = KeypointsRow(ui, self._onPlaced)
+        self.cursor = cursor.Cursor(self._onCursor, self._showSlices)
+        self.tools = ToolRow(ui, self.editor, self._onTool)
+        self.slices = SlicesBar(ui.slicesBar)
+        self.shortcuts = Shortcuts(self._keys())
+        ui.orderComboBox.addItem(_("most uncertain"), UNCERTAIN)
+        ui.orderComboBox.addItem(_("in order"), IN_ORDER)
+        ui.annotatorLineEdit.text = str(qt.QSettings().value(ANNOTATOR_SETTING) or "")
+        self._connect()
+        self.annotation.listeners.append(self.update)
+        self._openLast()
+        self.update()
+
+    def _connect(self) -> None:
+        ui = self.ui
+        clicks = {ui.openButton: self._onOpen, ui.newButton: self._onNew, ui.nextButton: self.next,
+                  ui.undoButton: self.undo, ui.redoButton: self.redo, ui.gapButton: self._onGap,
+                  ui.flagButton: self._onFlag, ui.flagYesButton: self._onFlagYes, ui.flagNoButton: self._onFlagNo,
+                  ui.completeButton: self.complete}
+        for button, action in clicks.items():
+            button.connect("clicked(bool)", lambda _checked=False, action=action: action())
+        ui.annotatorLineEdit.connect("editingFinished()", self._onAnnotator)
+        ui.reasonLineEdit.connect("returnPressed()", self._onFlagYes)
+        ui.showCheckBox.connect("toggled(bool)", lambda _checked: self._showOpacity())
+        ui.opacitySlider.connect("valueChanged(int)", lambda _value: self._showOpacity())
+
+    def _keys(self) -> dict[str, Callable[[], None]]:
+        ui = self.ui
+        keys = {"S": lambda: _toggle(ui.showCheckBox), "A": lambda: self._fade(-OPACITY_STEP),
+                "D": lambda: self._fade(OPACITY_STEP), "B": lambda: self._choose(BRUSH), "E": lambda: self._choose(ERASE),
+                "G": lambda: self._choose("polygon"), "T": lambda: _toggle(ui.thresholdCheckBox), "Escape": self._onEscape,
+                "N": self.next, "PgDown": lambda: self._step(1), "PgUp": lambda: self._step(-1),
+                "Ctrl+Z": self.undo, "Ctrl+Y": self.redo, "Ctrl+Shift+Z": self.redo, "Ctrl+Return": self.complete}
+        for number, label in enumerate(BONES, 1):
+            keys[str(number)] = lambda label=label: self.labels.choose(label)
+        return keys
+
+    # --- the host of the sections --------------------------------------------------------------------------------
+
+    @property
+    def project(self) -> Project | None:
+        return self.annotation.project
+
+    @property
+    def currentCase(self) -> Case | None:
+        return self.annotation.case
+
+    @property
+    def annotator(self) -> str:
+        return self.ui.annotatorLineEdit.text.strip()
+
+    def say(self, text: str) -> None:
+        """Show a sentence above the tools; it stays until the next one."""
+        self._said = text
+        self._showState()
+
+    # --- module opened, left, scene closed -----------------------------------------------------------------------
+
+    def enter(self) -> None:
+        self.editor.enter()
+        self.cursor.start()
+        self.shortcuts.install()
+        self.annotation.refresh()
+
+    def exit(self) -> None:
+        """Another module is shown: what was drawn is saved."""
+        self.shortcuts.remove()
+        self.keypoints.cancel()
+        self.tools.choose(CURSOR)
+        self.cursor.stop()
+        self.editor.exit()
+        self.annotation.save()
+
+    def forgetScene(self) -> None:
+        """Before the scene is closed: the case is saved and left."""
+        self.keypoints.cancel()
+        self.annotation.leave()
+        self.editor.forgetScene()
+
+    def close(self) -> None:
+        """The module goes: nothing is lost."""
+        self.exit()
+        self.forgetScene()
+        self.annotation.close()
+
+    # --- the project ---------------------------------------------------------------------------------------------
+
+    def _openLast(self) -> None:
+        path = str(qt.QSettings().value(PROJECT_SETTING) or "")
+        if path and Path(path).is_dir():
+            self.openProject(path)
+
+    def _onOpen(self) -> None:
+        path = qt.QFileDialog.getExistingDirectory(None, _("Project"), self.ui.projectLineEdit.text)
+        if path:
+            self.openProject(path)
+
+    def _onNew(self) -> None:
+        path = qt.QFileDialog.getExistingDirectory(None, _("An empty folder for the new project"))
+        if path:
+            self.openProject(path, create_project)
+
+    def openProject(self, path: str, how: Callable[[Path], Project] = open_project) -> None:
+        """Work on the project in a folder; says why not when there is none."""
+        try:
+            project = how(Path(path))
+        except (ValueError, OSError) as error:
+            self.say(str(error))
+            return
+        self._said = ""
+        qt.QSettings().setValue(PROJECT_SETTING, str(project.folder))
+        self.annotation.openProject(project)
+
+    # --- cases ---------------------------------------------------------------------------------------------------
+
+    def openCase(self, case: Case) -> None:
+        """Draw this case; the one that is open is saved."""
+        if case.problem:
+            self.say(_("{case} cannot be opened: {problem}").format(case=case.name, problem=case.problem))
+            return
+        try:
+            annotator = checked_name(self.annotator)
+        except ValueError:
+            self.say(_("Say who you are first: initials in the field Annotator."))
+            self.ui.annotatorLineEdit.setFocus()
+            return
+        self._said = ""
+        self.annotation.open(case, annotator)
+
+    def next(self) -> None:
+        """Open the next case that is not completed."""
+        if self.project is None:
+            return
+        self.annotation.refresh()
+        current = self.currentCase.name if self.currentCase is not None else ""
+        case = next_case(self.annotation.cases, self.ui.orderComboBox.currentData, current)
+        if case is None:
+            self.say(_("Every case is completed or flagged.") if self.annotation.cases else
+                     _("The project has no cases yet: import some."))
+        else:
+            self.openCase(case)
+
+    def _step(self, step: int) -> None:
+        """The next row of the table, or the one before, whatever its status."""
+        cases = [case for case in self.annotation.cases if not case.problem]
+        names = [case.name for case in cases]
+        current = self.currentCase.name if self.currentCase is not None else ""
+        place = names.index(current) + step if current in names else 0
+        if 0 <= place < len(cases):
+            self.openCase(cases[place])
+
+    def _onAnnotator(self) -> None:
+        qt.QSettings().setValue(ANNOTATOR_SETTING, self.annotator)
+        self.update()
+
+    def complete(self) -> None:
+        """Completed: save and open the next one. A completed or flagged case is opened again instead."""
+        if self.currentCase is None or self.annotation.readOnly:
+            return
+        if self.currentCase.status in (Status.COMPLETED, Status.FLAGGED):
+            self.annotation.reopen()
+        else:
+            self.annotation.complete(self.next)
+
+    def _onFlag(self) -> None:
+        self.ui.flagFrame.visible = True
+        self.ui.reasonLineEdit.setFocus()
+
+    def _onFlagNo(self) -> None:
+        self.ui.flagFrame.visible = False
+
+    def _onFlagYes(self) -> None:
+        reason = self.ui.reasonLineEdit.text.strip()
+        if not reason:
+            self.say(_("Say why the case is flagged."))
+            return
+        self.ui.flagFrame.visible = False
+        self.ui.reasonLineEdit.text = ""
+        self.annotation.flag(reason, self.next)
+
+    def _onLoss(self, case: Case, labels: Labels, error: Exception) -> None:
+        """Labels that could not be saved are offered another place: the only question that the Trainer asks."""
+        logging.error("%s could not be saved: %s", case.name, error)
+        text = _("The labels of {case} could not be saved: {error}\n\nSave them in another folder? They are lost "
+                 "otherwise.").format(case=case.name, error=error)
+        while slicer.util.confirmYesNoDisplay(text, windowTitle=TITLE):
+            folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the labels"))
+            try:
+                if folder:
+                    self.say(_("Saved to {folder}").format(folder=writeElsewhere(Path(folder), case, labels)))
+                    return
+            except OSError as other:
+                text = _("That failed too: {error}\n\nTry another folder?").format(error=other)
+
+    # --- drawing -------------------------------------------------------------------------------------------------
+
+    def undo(self) -> None:
+        if self._live is not None:
+            self._live.undo()
+
+    def redo(self) -> None:
+        if self._live is not None:
+            self._live.redo()
+
+    def _onLabel(self, label: str) -> None:
+        if self._live is None:
+            return
+        self._live.flush()
+        self._live.active = label
+        self.tools.setLabel(label)
+        self._showSlices()
+
+    def _onTool(self) -> None:
+        self.cursor.jumping = self.tools.current == CURSOR
+        if self.tools.current != CURSOR:
+            self.keypoints.cancel()
+
+    def _choose(self, tool: str) -> None:
+        if self.annotation.editable:
+            self.tools.choose(tool)
+
+    def _onPlaced(self, level: str, positionLps: tuple[float, float, float]) -> None:
+        if self.annotation.editable:
+            self._live.place(level, positionLps)
+
+    def _onEscape(self) -> None:
+        self.keypoints.cancel()
+        self.tools.choose(CURSOR)
+
+    def _onGap(self) -> None:
+        if self._live is None:
+            return
+        gap = nextGap(self._live.slices_of(self.labels.current), self._here())
+        if gap is not None:
+            cursor.showSlice(self._live.slice_ras(gap))
+
+    def _here(self) -> int:
+        position = cursor.axialPosition()
+        return -1 if position is None else self._live.slice_at(*position)
+
+    def _fade(self, step: int) -> None:
+        self.ui.opacitySlider.value = self.ui.opacitySlider.value + step
+
+    # --- what is shown -------------------------------------------------------------------------------------------
+
+    def update(self) -> None:
+        """Show the cases and the open one as they are now."""
+        annotation, live = self.annotation, self.annotation.live
+        if live is not self._live:
+            self._follow(live)
+        self._showCases()
+        self._showState()
+        self._showDrawing()
+        state = (annotation.project, annotation.cases, annotation.case)
+        if state != self._told:
+            self._told = state
+            for listener in tuple(self.listeners):
+                listener()
+
+    def _follow(self, live: Any) -> None:
+        """Another case, or none, is shown from now on."""
+        self._live = live
+        self.keypoints.cancel()
+        self.editor.attach(live.nodes if live is not None else None)
+        self.ui.flagFrame.visible = False
+        if live is None:
+            self.tools.setLabel("")
+            return
+        views.showFourUp()
+        views.showVolume(live.nodes.volume_node)
+        self.tools.fillOver(ANNOTATED)
+        self.labels.choose(self.labels.current)
+        self.tools.choose(CURSOR)
+        self._showOpacity()
+
+    def _showCases(self) -> None:
+        ui, annotation = self.ui, self.annotation
+        opened = annotation.project is not None
+        ui.projectLineEdit.text = str(annotation.project.folder) if opened else ""
+        self.worklist.show(annotation.cases, annotation.opening or (annotation.case.name if annotation.case else ""))
+        done = sum(case.status is Status.COMPLETED for case in annotation.cases)
+        ui.doneLabel.text = _("{done} / {all} done").format(done=done, all=len(annotation.cases)) if opened else ""
+        ui.casesTable.visible = opened
+        ui.nextButton.enabled = ui.orderComboBox.enabled = ui.importButton.enabled = opened
+
+    def _showState(self) -> None:
+        lines = [_red(text) for text in (self.annotation.message, self._said) if text]
+        self.ui.stateLabel.text = "<br>".join([self._stateLine(), *lines])
+
+    def _stateLine(self) -> str:
+        annotation, case = self.annotation, self.annotation.case
+        if annotation.opening:
+            return _("Opening {case}...").format(case=html.escape(annotation.opening))
+        if annotation.project is None:
+            return _("Open a project, or make a new one in an empty folder.")
+        if case is None:
+            return _("Double click a case, or press Next.") if annotation.cases else _("Import CTs to begin.")
+        parts = [f"<b>{html.escape(case.name)}</b>", html.escape(str(_statusWord(case)))]
+        if annotation.readOnly:
+            parts.append(_red(_("read only: {why}").format(why=annotation.readOnly)))
+        parts += [html.escape(text) for text in (_("not saved yet") if annotation.unsaved and not annotation.saved
+                                                 else annotation.saved,) if text]
+        return " · ".join(parts)
+
+    def _showDrawing(self) -> None:
+        ui, annotation, live = self.ui, self.annotation, self.annotation.live
+        ui.drawFrame.visible = live is not None
+        if live is None:
+            return
+        can = annotation.editable
+        for widget in (ui.labelsWidget, ui.brushSpinBox, ui.shapeComboBox, ui.overComboBox, ui.thresholdCheckBox,
+                       ui.segmentEditor, ui.predrawButton, ui.flagButton):
+            widget.enabled = can
+        for name in ("T12", "L1", "L2"):
+            getattr(ui, f"keypoint{name}Button").enabled = can
+        ui.undoButton.enabled, ui.redoButton.enabled = live.can_undo, live.can_redo
+        ended = annotation.case.status in (Status.COMPLETED, Status.FLAGGED)
+        ui.completeButton.text = _("Reopen") if ended else _("Completed, next")
+        ui.completeButton.enabled = not annotation.readOnly
+        self.keypoints.show(frozenset(point.level for point in live.labels.keypoints))
+        self._showSlices()
+
+    def _showSlices(self) -> None:
+        if self._live is not None and self._live.nodes.whole:
+            held = self._live.slices_of(self.labels.current)
+            self.slices.show(held, self._here())
+            self.ui.gapButton.enabled = nextGap(held, 0) is not None
+
+    def _showOpacity(self) -> None:
+        if self._live is not None:
+            node = self._live.nodes.segmentation_node
+            set_visible(node, bool(self.ui.showCheckBox.checked))
+            set_opacity(node, self.ui.opacitySlider.value / 100.0)
+
+    def _onCursor(self, positionRas: tuple[float, float, float] | None) -> None:
+        if self._live is None:
+            return
+        self.annotation.activity.touch()
+        name, hu = self._live.label_at(*positionRas) if positionRas is not None else ("", None)
+        title = STRUCTURES[name].title if name in STRUCTURES else name or "-"
+        self.ui.cursorLabel.text = "" if hu is None else _("{label} · {hu:.0f} HU").format(label=title, hu=hu)
+
+
+def _statusWord(case: Case) -> str:
+    words = {Status.NOT_STARTED: _("not started"), Status.IN_PROGRESS: _("in progress"), Status.COMPLETED: _("completed"),
+             Status.FLAGGED: _("flagged: {reason}").format(reason=case.reason)}
+    word = words[case.status]
+    return _("{status}, {who}").format(status=word, who=case.annotator) if case.annotator else word
+
+
+def _red(text: str) -> str:
+    return f"<span style='color:#a11622'>{html.escape(text)}</span>"
+
+
+def _toggle(checkBox: Any) -> None:
+    if checkBox.enabled:
+        checkBox.checked = not checkBox.checked

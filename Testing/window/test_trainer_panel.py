@@ -1,0 +1,297 @@
+"""The Trainer's panel as an annotator uses it: the real .ui, the real scene, a project on the disk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("slicer_adapter")
+import slicer
+import small_torso as torso
+from LowDoseBMDLib.rois import Keypoint, Mask
+from LowDoseBMDTrainerLib.cases import Labels, Status, open_for_writing, read_history, read_labels
+from LowDoseBMDTrainerLib.project import Arrival, Project, create_project, write_ct
+from reader import torso_ct
+
+VERTEBRAE = torso.box((12, 20, 28), (30, 20, 24))
+
+
+@pytest.fixture
+def a_project(tmp_path: Path) -> Project:
+    """Three cases of one small torso: 0001 with vertebrae, the others empty; 0004 cannot be read."""
+    project = create_project(tmp_path / "site ü")
+    labels = Labels(torso.geometry(), {"vertebrae": VERTEBRAE}, (Keypoint("L1", (0.0, 40.0, -340.0)),))
+    for number in range(3):
+        path = tmp_path / f"{number}.nii.gz"
+        ct = torso_ct()
+        hu = ct.hu.copy()
+        hu[0, 5, 5] = number
+        write_ct(path, replace(ct, hu=hu))
+        project.add(path, arrival=Arrival(labels=labels if number == 0 else None, synthetic=True))
+    project.add_unreadable(tmp_path / "gone.nii", "the file is cut off")
+    return project
+
+
+class Annotator:
+    """A person at the panel."""
+
+    def __init__(self, session: Any, project: Project) -> None:
+        self.session, self.project = session, project
+        self.widget = session.open("LowDoseBMDTrainer")
+        self.panel, self.ui = self.widget.panel, self.widget.ui
+        self.widget.parent.show()
+        self.ui.annotatorLineEdit.text = "AB"
+        self.panel.openProject(str(project.folder))
+
+    @property
+    def annotation(self) -> Any:
+        return self.panel.annotation
+
+    @property
+    def live(self) -> Any:
+        return self.annotation.live
+
+    @property
+    def state(self) -> str:
+        return self.ui.stateLabel.text
+
+    def settle(self) -> None:
+        """Wait until nothing is read or written."""
+        self.session.wait(10)
+        self.session.wait_until(lambda: not self.annotation.background.busy)
+        self.session.wait(10)
+
+    def open(self, name: str) -> None:
+        """Double click a case."""
+        self.ui.casesTable.cellDoubleClicked.emit(int(name) - 1, 0)
+        self.settle()
+
+    def paint(self, name: str, mask: Mask) -> None:
+        """A stroke with the brush."""
+        self.panel.labels.choose(name)
+        k, j, i = ((part.start, part.stop - 1) for part in mask.box)
+        self.widget_module().paintBox(self.live.nodes, name, (*i, *j, *k))
+        self.session.wait(20)
+
+    def widget_module(self) -> Any:
+        import LowDoseBMDTrainer
+
+        return LowDoseBMDTrainer
+
+    def cell(self, row: int, column: int) -> str:
+        return self.ui.casesTable.item(row, column).text()
+
+    def case(self, name: str) -> Any:
+        return self.project.case(name)
+
+
+@pytest.fixture
+def an_annotator(a_slicer: Any, a_project: Project) -> Annotator:
+    return Annotator(a_slicer, a_project)
+
+
+def test_self_test_of_the_module(a_slicer: Any) -> None:
+    module = a_slicer.load("LowDoseBMDTrainer")
+    module.LowDoseBMDTrainerTest().runTest()
+
+
+def test_the_worklist_shows_every_case_and_why_one_cannot_be_read(an_annotator: Annotator) -> None:
+    assert [an_annotator.cell(row, 0) for row in range(4)] == ["0001", "0002", "0003", "0004"]
+    assert an_annotator.cell(1, 1) == "not started"
+    assert "unreadable" in an_annotator.cell(3, 1) and "cut off" in an_annotator.cell(3, 1)
+    assert an_annotator.ui.doneLabel.text == "0 / 4 done"
+    an_annotator.open("0004")
+    assert an_annotator.live is None and "cut off" in an_annotator.state
+
+
+def test_what_is_drawn_is_saved_behind_and_undo_takes_it_back(an_annotator: Annotator) -> None:
+    an_annotator.open("0002")
+    assert an_annotator.ui.drawFrame.visible and "▶" in an_annotator.cell(1, 0)
+    stroke = torso.box((5, 5, 5), (3, 4, 6))
+    an_annotator.paint("ribs", stroke)
+    assert "not saved yet" in an_annotator.state
+    an_annotator.session.wait_until(lambda: "saved " in an_annotator.state and not an_annotator.annotation.unsaved)
+    assert read_labels(an_annotator.case("0002")).masks["ribs"].same_as(stroke)
+    assert an_annotator.case("0002").status is Status.IN_PROGRESS and an_annotator.cell(1, 1) == "in progress"
+    an_annotator.ui.undoButton.click()
+    an_annotator.annotation.leave()
+    an_annotator.settle()
+    assert "ribs" not in read_labels(an_annotator.case("0002")).masks
+
+
+def test_completing_saves_records_the_work_and_opens_the_next(an_annotator: Annotator) -> None:
+    an_annotator.open("0001")
+    an_annotator.paint("clavicles", torso.box((5, 5, 5), (2, 2, 2)))
+    an_annotator.annotation.activity.seconds = 90.0
+    an_annotator.ui.completeButton.click()
+    an_annotator.settle()
+    an_annotator.settle()
+    done = an_annotator.case("0001")
+    assert (done.status, done.annotator) == (Status.COMPLETED, "AB")
+    assert done.effort.seconds == pytest.approx(90.0, abs=5.0)
+    assert "clavicles" in read_labels(done).masks
+    assert an_annotator.panel.currentCase.name == "0002"
+    assert an_annotator.ui.doneLabel.text == "1 / 4 done"
+
+
+def test_a_completed_case_is_locked_until_it_is_reopened(an_annotator: Annotator) -> None:
+    with open_for_writing(an_annotator.case("0001"), "CD") as writing:
+        writing.set_status(Status.COMPLETED)
+    an_annotator.open("0001")
+    an_annotator.paint("ribs", torso.box((5, 5, 5), (3, 4, 6)))
+    assert "ribs" not in an_annotator.live.labels.masks
+    assert an_annotator.ui.completeButton.text == "Reopen"
+    an_annotator.ui.completeButton.click()
+    an_annotator.settle()
+    an_annotator.paint("ribs", torso.box((5, 5, 5), (3, 4, 6)))
+    assert "ribs" in an_annotator.live.labels.masks
+
+
+def test_a_flag_asks_why_without_a_dialog(an_annotator: Annotator) -> None:
+    an_annotator.open("0001")
+    an_annotator.ui.flagButton.click()
+    assert an_annotator.ui.flagFrame.visible
+    an_annotator.ui.flagYesButton.click()
+    assert an_annotator.case("0001").status is not Status.FLAGGED and "why" in an_annotator.state
+    an_annotator.ui.reasonLineEdit.text = "metal"
+    an_annotator.ui.flagYesButton.click()
+    an_annotator.settle()
+    an_annotator.settle()
+    assert (an_annotator.case("0001").status, an_annotator.case("0001").reason) == (Status.FLAGGED, "metal")
+    assert an_annotator.cell(0, 1) == "flagged: metal"
+
+
+def test_a_case_that_somebody_else_draws_opens_read_only_and_says_who(an_annotator: Annotator) -> None:
+    with open_for_writing(an_annotator.case("0001"), "CD"):
+        an_annotator.open("0001")
+        assert "read only" in an_annotator.state and "CD" in an_annotator.state
+        an_annotator.paint("ribs", torso.box((5, 5, 5), (3, 4, 6)))
+        assert "ribs" not in an_annotator.live.labels.masks
+        assert not an_annotator.ui.completeButton.enabled
+    before = read_history(an_annotator.case("0001"))
+    an_annotator.annotation.leave()
+    an_annotator.settle()
+    assert read_history(an_annotator.case("0001")) == before
+
+
+def test_nobody_draws_without_a_name(an_annotator: Annotator) -> None:
+    an_annotator.ui.annotatorLineEdit.text = ""
+    an_annotator.open("0001")
+    assert an_annotator.live is None and "who you are" in an_annotator.state
+
+
+@pytest.mark.parametrize("end", ["scene", "module", "program"])
+def test_nothing_is_lost_when_the_scene_the_module_or_the_program_closes(an_annotator: Annotator, end: str) -> None:
+    an_annotator.open("0002")
+    stroke = torso.box((5, 5, 5), (3, 4, 6))
+    an_annotator.paint("ribs", stroke)
+    session = an_annotator.session
+    if end == "scene":
+        session.close_scene()
+        an_annotator.settle()
+        assert an_annotator.live is None
+    elif end == "module":
+        session.leave()
+        an_annotator.settle()
+    else:
+        session.modules.unload(slicer.app.moduleManager())
+    assert read_labels(an_annotator.case("0002")).masks["ribs"].same_as(stroke)
+
+
+def test_labels_that_cannot_be_saved_are_offered_another_folder(an_annotator: Annotator, tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    from LowDoseBMDTrainerLib.cases import Writing
+
+    def full(_self: Writing, _labels: Labels) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Writing, "save", full)
+    an_annotator.open("0002")
+    an_annotator.paint("ribs", torso.box((5, 5, 5), (3, 4, 6)))
+    an_annotator.session.answer(0x4000, str(tmp_path))
+    an_annotator.annotation.leave()
+    an_annotator.settle()
+    saved = [path for path in tmp_path.glob("0002 *") if path.is_dir()]
+    assert len(saved) == 1 and (saved[0] / "labels.seg.nrrd").is_file()
+    assert "No space left" in str(an_annotator.session.dialogs[0].text)
+
+
+def test_tools_and_masks_reach_the_editor(an_annotator: Annotator) -> None:
+    an_annotator.open("0001")
+    ui, node = an_annotator.ui, an_annotator.panel.editor.node
+    an_annotator.panel.labels.choose("ribs")
+    ui.brushButton.click()
+    assert node.GetActiveEffectName() == "Paint" and node.GetSelectedSegmentID() == "ribs"
+    ui.brushSpinBox.value = 12.0
+    assert float(node.GetAttribute("BrushAbsoluteDiameter")) == 12.0 and node.GetAttribute("BrushDiameterIsRelative") == "0"
+    ui.shapeComboBox.setCurrentIndex(ui.shapeComboBox.findData("ball"))
+    assert node.GetAttribute("BrushSphere") == "1"
+    ui.overComboBox.setCurrentIndex(ui.overComboBox.findData("vertebrae"))
+    assert node.GetMaskMode() == slicer.vtkMRMLSegmentationNode.EditAllowedInsideSingleSegment
+    assert node.GetMaskSegmentID() == "vertebrae"
+    ui.overComboBox.setCurrentIndex(ui.overComboBox.findData("clear"))
+    assert node.GetMaskMode() == slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments
+    ui.overComboBox.setCurrentIndex(ui.overComboBox.findData("visible"))
+    assert node.GetOverwriteMode() == node.OverwriteVisibleSegments
+    ui.thresholdCheckBox.checked = True
+    assert node.GetSourceVolumeIntensityMask() and node.GetSourceVolumeIntensityMaskRange() == (150.0, 3071.0)
+    ui.cursorButton.click()
+    assert not node.GetActiveEffectName() and an_annotator.panel.cursor.jumping
+
+
+def test_keys(an_annotator: Annotator) -> None:
+    an_annotator.open("0001")
+    window = an_annotator.session.window
+    an_annotator.session.press(window, "4")
+    assert an_annotator.panel.labels.current == "ribs"
+    an_annotator.session.press(window, "S")
+    assert not an_annotator.live.nodes.segmentation_node.GetDisplayNode().GetVisibility()
+    an_annotator.session.press(window, "D")
+    assert an_annotator.ui.opacitySlider.value == 50
+    an_annotator.session.press(window, "PgDown")
+    an_annotator.settle()
+    assert an_annotator.panel.currentCase.name == "0002"
+    an_annotator.session.press(window, "PgUp")
+    an_annotator.settle()
+    assert an_annotator.panel.currentCase.name == "0001"
+
+
+def test_keypoints_are_placed_one_after_the_other(an_annotator: Annotator) -> None:
+    an_annotator.open("0002")
+    an_annotator.ui.keypointT12Button.click()
+    for n, level in enumerate(("T12", "L1", "L2")):
+        assert getattr(an_annotator.ui, f"keypoint{level}Button").checked
+        node = slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode")[-1]
+        node.AddControlPoint(1.0, 2.0, 30.0 - n)
+        an_annotator.session.wait(30)
+    assert [point.level for point in an_annotator.live.labels.keypoints] == ["T12", "L1", "L2"]
+    assert not an_annotator.panel.keypoints.active
+    assert "✓" in an_annotator.ui.keypointL2Button.text
+
+
+def test_slices_left_out_are_found(an_annotator: Annotator) -> None:
+    from LowDoseBMDTrainerQt.slices_bar import gaps, nextGap
+
+    assert gaps([False, True, False, True, False]) == [2] and gaps([False]) == []
+    assert nextGap([True, False, True, False, True], 1) == 3 and nextGap([True, False, True], 1) == 1
+    an_annotator.open("0002")
+    an_annotator.paint("ribs", torso.box((5, 5, 5), (1, 4, 6)))
+    assert not an_annotator.ui.gapButton.enabled
+    an_annotator.paint("ribs", torso.box((9, 5, 5), (1, 4, 6)))
+    assert an_annotator.ui.gapButton.enabled
+    an_annotator.ui.gapButton.click()
+    assert an_annotator.panel._here() in (6, 7, 8)
+
+
+def test_pauses_are_no_work() -> None:
+    from LowDoseBMDTrainerQt.activity import Activity
+
+    now = [0.0]
+    activity = Activity(lambda: now[0])
+    activity.begin()
+    for now[0] in (10.0, 50.0, 1000.0, 1020.0):
+        activity.touch()
+    assert activity.take() == 70.0 and activity.take() == 0.0
