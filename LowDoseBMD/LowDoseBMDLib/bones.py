@@ -11,7 +11,7 @@ from .anatomy import BONES
 from .ctvolume import CTVolume
 from .geometry import Geometry, draw_mask, resample
 from .inference import Engine, Progress, predict, silent, softmax
-from .rois import Mask
+from .rois import NO_VOXELS, Mask
 
 MAX_TILE_KJI = (128, 128, 128)
 """A chest at 3 mm fits one such tile; a tile this size takes about 1 GB while it runs."""
@@ -22,17 +22,22 @@ MIN_PIECE_MM3 = 600.0
 
 AIR_HU = -1000.0
 
+OTHER = "other bone"
+"""Output of bone networks that keep bones apart which are not measured."""
+
 
 @dataclass(frozen=True, eq=False)
 class Bones:
     """What the bone network found.
 
     geometry: the network's grid. chance: (len(BONES), k, j, i) float32, probability of vertebrae, clavicles,
-    scapulae and ribs, zero where a piece was too small to be kept.
+    scapulae and ribs, zero where a piece was too small to be kept. other: (k, j, i) of bones that are not measured (sternum,
+    humeri, hips, sacrum); None where the network does not tell them from background.
     """
 
     geometry: Geometry
     chance: np.ndarray
+    other: np.ndarray | None = None
 
     def of(self, name: str) -> np.ndarray:
         """(k, j, i) probability of one bone class of anatomy.BONES."""
@@ -43,16 +48,22 @@ class Bones:
         drawn = {name: draw_mask(self.of(name), self.geometry, geometry) for name in BONES}
         return {name: mask for name, mask in drawn.items() if not mask.empty}
 
+    def other_mask(self, geometry: Geometry) -> Mask:
+        """Bones that are not measured, drawn on a CT's grid; empty where the network does not know them."""
+        return NO_VOXELS if self.other is None else draw_mask(self.other, self.geometry, geometry)
+
 
 def segment_bones(ct: CTVolume, engine: Engine, progress: Progress = silent) -> Bones:
     """Vertebrae, clavicles, scapulae and ribs of a CT."""
     grid = ct.geometry.with_spacing(engine.bundle.spacing_mm)
     hu = resample(ct.hu, ct.geometry, grid, outside=AIR_HU)
     chance = softmax(predict(engine, hu, MAX_TILE_KJI, progress=progress, stage="finding the bones"))
-    wanted = chance[[engine.bundle.outputs.index(name) for name in BONES]]
-    for values in wanted:
+    outputs = engine.bundle.outputs
+    wanted = chance[[outputs.index(name) for name in BONES]]
+    other = chance[[outputs.index(name) for name in outputs if name == OTHER]]
+    for values in (*wanted, *other):
         values[~_large_pieces(values > 0.5, grid.voxel_volume_mm3) & (values > 0.25)] = 0.0
-    return Bones(grid, wanted)
+    return Bones(grid, wanted, other[0] if len(other) else None)
 
 
 def _large_pieces(mask: np.ndarray, voxel_mm3: float) -> np.ndarray:

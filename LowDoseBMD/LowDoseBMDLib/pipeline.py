@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .anatomy import BONES, LEVELS, SIDES, SPINE, STRUCTURES
+from .anatomy import BONES, LEVELS, OTHER_BONES, SIDES, SPINE, STRUCTURES
 from .bodies import draw_bodies
 from .bones import segment_bones
 from .bundle import identities, load_models
@@ -85,10 +85,21 @@ def open_models(folder: Path | None = None, engine: str = "auto", device: str = 
     return Models(**{name: open_engine(bundle, engine, device) for name, bundle in load_models(folder).items()})
 
 
-def propose_rois(ct: CTVolume, models: Models, erosion: str = "physical", watch: Stopwatch | None = None) -> Rois:
-    """All regions of a CT by the networks and geometry.
+@dataclass(frozen=True, eq=False)
+class Skeleton:
+    """What the networks find. bones: by name of the registry; bodies: of DRAWN_LEVELS by the vertebra's name; keypoints:
+    centres of LEVELS, as named by keypoint network and ribs together; flags: what naming them had to say."""
 
-    Raises flags.Refusal when there is no spine to measure, inference.Cancelled when the progress callback asks.
+    bones: Mapping[str, Mask]
+    bodies: Mapping[str, Mask] = field(default_factory=dict)
+    keypoints: tuple[Keypoint, ...] = ()
+    flags: tuple[Flag, ...] = ()
+
+
+def find_skeleton(ct: CTVolume, models: Models, watch: Stopwatch | None = None, other_bones: bool = False) -> Skeleton:
+    """Bones, vertebral bodies and their names, on the CT's grid. other_bones: bones that are not measured too.
+
+    Raises flags.Refusal when there is no spine, inference.Cancelled when the progress callback asks.
     """
     watch = watch or Stopwatch()
     with watch.stage("bones") as progress:
@@ -100,11 +111,22 @@ def propose_rois(ct: CTVolume, models: Models, erosion: str = "physical", watch:
     with watch.stage("drawing regions"):
         bodies = {name: spine.mask(body, ct.geometry)
                   for name, body in zip(numbering.names, spine.bodies, strict=True) if name in DRAWN_LEVELS}
-        bone_masks = {**bones.masks(ct.geometry), "vertebrae": spine.vertebrae(ct.geometry)}
+        masks = {**bones.masks(ct.geometry), "vertebrae": spine.vertebrae(ct.geometry)}
+        if other_bones:
+            masks[OTHER_BONES] = bones.other_mask(ct.geometry)
     keypoints = tuple(
         Keypoint(name, tuple(float(c) for c in body.centre_lps_mm), numbering.probability)
         for name, body in zip(numbering.names, spine.bodies, strict=True) if name in LEVELS)
-    return _complete(ct, bodies, bone_masks, keypoints, numbering.flags, erosion, watch=watch)
+    return Skeleton(masks, bodies, keypoints, numbering.flags)
+
+
+def propose_rois(ct: CTVolume, models: Models, erosion: str = "physical", watch: Stopwatch | None = None) -> Rois:
+    """All regions of a CT by the networks and geometry.
+
+    Raises flags.Refusal when there is no spine to measure, inference.Cancelled when the progress callback asks.
+    """
+    found = find_skeleton(ct, models, watch)
+    return _complete(ct, found.bodies, found.bones, found.keypoints, found.flags, erosion, watch=watch)
 
 
 def rois_from_labels(ct: CTVolume, labels: np.ndarray, scheme: str, erosion: str = "physical",

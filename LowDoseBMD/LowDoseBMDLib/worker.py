@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -84,20 +84,29 @@ class Channel:
 
 
 class JobProgress:
-    """The progress callback of a job: passes on how far the whole job is and stops it when that was asked for."""
+    """The progress callback of a job: passes on how far the whole job is and stops it when that was asked for.
 
-    def __init__(self, channel: Channel, folder: Path, kind: str) -> None:
+    stop: the file that asks to stop. shares: share of each stage in the time, in their order. parts: how often all stages
+    are gone through; begin_part says when.
+    """
+
+    def __init__(self, channel: Channel, stop: Path | None, shares: Mapping[str, float], parts: int = 1) -> None:
         self._channel = channel
-        self._stop = folder / STOP_FILE
-        self._shares = STAGE_SHARES[kind]
-        self._total = sum(self._shares.values())
+        self._stop = stop
+        self._shares = shares
+        self._total = sum(shares.values()) * parts
+        self._done = 0.0
         self._stage, self._told, self._looked, self._fraction = "", -1.0, -1.0, 0.0
+
+    def begin_part(self, number: int) -> None:
+        """number: of the part that begins, from 0."""
+        self._stage, self._done = "", number * sum(self._shares.values())
 
     def __call__(self, stage: str, fraction: float) -> None:
         now = time.monotonic()
         if now - self._looked >= LOOK_SECONDS:
             self._looked = now
-            if self._stop.exists():
+            if self._stop is not None and self._stop.exists():
                 raise Cancelled
         if stage != self._stage or now - self._told >= LOOK_SECONDS:
             self._stage, self._told = stage, now
@@ -107,7 +116,7 @@ class JobProgress:
         """0..1 of the whole job; never falls, and stands still in a stage that is not known."""
         if stage in self._shares:
             names = list(self._shares)
-            before = sum(self._shares[name] for name in names[:names.index(stage)])
+            before = self._done + sum(self._shares[name] for name in names[:names.index(stage)])
             reached = (before + self._shares[stage] * min(max(fraction, 0.0), 1.0)) / self._total
             self._fraction = max(self._fraction, reached)
         return self._fraction
@@ -152,7 +161,7 @@ def _do(path: Path, channel: Channel) -> int:
     folder = path.parent
     try:
         job = Job.from_json(path.read_text(encoding="utf-8"))
-        progress = JobProgress(channel, folder, job.kind)
+        progress = JobProgress(channel, folder / STOP_FILE, STAGE_SHARES[job.kind])
         status = (propose if job.kind == PROPOSE else export)(folder, job, progress)
     except (Cancelled, KeyboardInterrupt):
         log.info("stopped, as was asked")

@@ -22,10 +22,11 @@ from typing import Any
 
 import numpy as np
 from LowDoseBMDLib.ctvolume import CTVolume
-from LowDoseBMDLib.files.atomic import remove_unfinished, whole_file, write_whole
+from LowDoseBMDLib.files.atomic import remove_unfinished, write_whole
 from LowDoseBMDLib.files.locks import Held, holder_of, lock
 from LowDoseBMDLib.files.markups import read_keypoints, write_keypoints
 from LowDoseBMDLib.files.segmentation import load_segmentation, write_segmentation
+from LowDoseBMDLib.files.volumes import write_volume
 from LowDoseBMDLib.geometry import Geometry
 from LowDoseBMDLib.manifest import Manifest, append_line
 from LowDoseBMDLib.rois import NO_VOXELS, Keypoint, Mask, Rois
@@ -305,6 +306,12 @@ class Writing:
         write_labels(self.case.folder / PROPOSED_LABELS, self.case.folder / PROPOSED_KEYPOINTS, labels)
         self._note("proposal saved", structures=sorted(labels.masks), keypoints=[point.level for point in labels.keypoints])
 
+    def start_from(self, labels: Labels) -> None:
+        """Labels to begin with, which nobody has looked at yet: status and annotator stay."""
+        write_labels(self.case.folder / LABELS, self.case.folder / KEYPOINTS, labels)
+        self._note("labels begun", structures=sorted(labels.masks), keypoints=[point.level for point in labels.keypoints])
+        self._change()
+
     def save_reading(self, reader: str, labels: Labels) -> None:
         """What another person drew, beside the truth."""
         folder = _reader_folder(self.case, reader)
@@ -387,10 +394,7 @@ def _image_for(case: Case) -> str:
 
 def write_anatomy(folder: Path, labels: np.ndarray, geometry: Geometry, names: Mapping[int, str]) -> None:
     """Keep a complete label map with a case: labels (k, j, i) integers on ``geometry``, names of its structures."""
-    import SimpleITK as sitk
-
-    with whole_file(folder / ANATOMY) as aside:
-        sitk.WriteImage(geometry.to_image(labels), str(aside), useCompression=True)
+    write_volume(folder / ANATOMY, labels, geometry)
     write_whole(folder / ANATOMY_NAMES, _json({str(label): name for label, name in sorted(names.items())}))
 
 
