@@ -188,7 +188,7 @@ def _watch(child: subprocess.Popen[bytes], limits: Limits, wanted: Callable[[], 
     """Wait for the end, or bring it about; returns the status that a limit gave it, and the most memory seen in MB."""
     peak_mb: float | None = None
     while True:
-        now_mb, most_mb = _memory_mb(child.pid)
+        now_mb, most_mb = memory_mb(child.pid)
         peak_mb = max((mb for mb in (peak_mb, most_mb) if mb is not None), default=None)
         if now_mb is not None and now_mb > 1000 * limits.memory_gb:
             _end(child, force=True)
@@ -202,7 +202,7 @@ def _watch(child: subprocess.Popen[bytes], limits: Limits, wanted: Callable[[], 
             return None, peak_mb
 
 
-def _memory_mb(pid: int) -> tuple[float | None, float | None]:
+def memory_mb(pid: int) -> tuple[float | None, float | None]:
     """(now, most so far) of a process and those it started; None where neither Linux's /proc nor psutil can tell."""
     try:
         each = [_proc_memory_mb(one) for one in _proc_tree(pid)]

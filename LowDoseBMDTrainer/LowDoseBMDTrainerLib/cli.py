@@ -1,9 +1,13 @@
-"""lowdosebmd-train: prepare label maps, look at synthetic CTs, train, export.
+"""lowdosebmd-train: annotate CTs, prepare label maps, look at synthetic CTs, train, export.
 
+    lowdosebmd-train new PROJECT
+    lowdosebmd-train import PROJECT VERSE CHESTS --copy
+    lowdosebmd-train list PROJECT
+    lowdosebmd-train labels PROJECT 0001 --itksnap OUT
     lowdosebmd-train prepare PEOPLE.csv -o people
     lowdosebmd-train synthesize people --task bones --count 6 -o samples
-    lowdosebmd-train train people --task bones --minutes 40 -o bones.pt
-    lowdosebmd-train export bones.pt -o models/bones --card card.json
+    lowdosebmd-train train people --task bones --minutes 40 -o runs/bones
+    lowdosebmd-train export runs/bones -o models/bones --card card.json
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from .cli_cases import add_case_commands
 from .cli_export import add_export_command
 from .cli_people import add_people_commands
 from .cli_train import add_train_command
@@ -32,6 +37,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lowdosebmd-train", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(title="commands", required=True)
-    for add in (add_people_commands, add_train_command, add_export_command):
+    for add in (add_case_commands, add_people_commands, add_train_command, add_export_command):
         add(commands)
     return parser

@@ -21,15 +21,16 @@ def add_export_command(commands: argparse._SubParsersAction) -> None:
 
 def run_export(options: argparse.Namespace) -> int:
     """Write the bundle of a checkpoint."""
-    import torch
+    from .export import export_bundle
+    from .training_log import BEST
+    from .training_recipe import record_of
+    from .training_step import load_trained
 
-    from .export import export_bundle, network_weights
-    from .training import Recipe
-
-    state = torch.load(options.checkpoint, weights_only=True)
+    folder = options.checkpoint
+    trained = load_trained(folder / BEST if folder.is_dir() else folder)
     card = json.loads(options.card.read_text(encoding="utf-8")) if options.card else {}
-    training = {**card.get("training", {}), "steps": state["step"], "recipe": json.loads(state["recipe"])}
-    bundle = export_bundle(Recipe(**training["recipe"]), network_weights(state["average"]), options.out,
-                           options.version, training, card.get("scores", {}), tuple(card.get("limits", ())))
+    training = {**card.get("training", {}), "steps": trained.step, "recipe": record_of(trained.recipe)}
+    bundle = export_bundle(trained.recipe, trained.weights, options.out, options.version, training,
+                           card.get("scores", {}), tuple(card.get("limits", ())))
     say(bundle.identity)
     return 0

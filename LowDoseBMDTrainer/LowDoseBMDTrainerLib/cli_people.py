@@ -10,11 +10,7 @@ from pathlib import Path
 import numpy as np
 from LowDoseBMDLib.cli_output import say
 
-SPACING_MM = {"bones": 2.0, "bodies": 1.5, "keypoints": 3.0}
-"""Grid on which people are prepared for each task: finer than the network's, coarse enough to render quickly."""
-
-SPINE_MARGIN_MM = 45.0
-"""People for the bodies task are cut to the spine and this much round it."""
+from .people import SPACING_MM
 
 
 def add_people_commands(commands: argparse._SubParsersAction) -> None:
@@ -40,21 +36,11 @@ def _names(path: Path) -> dict[int, str]:
         return {int(row["id"]): row["structure"] for row in csv.DictReader(file)}
 
 
-def prepared_people(folder: Path) -> list:
-    """Every person of a folder. Raises ValueError when there is none."""
-    from .people import load_person
-
-    files = sorted(folder.glob("*.npz"))
-    if not files:
-        raise ValueError(f"{folder} holds no prepared people (*.npz); run: lowdosebmd-train prepare")
-    return [load_person(path) for path in files]
-
-
 def run_prepare(options: argparse.Namespace) -> int:
     """Prepare every person of the list for one task."""
     from LowDoseBMDLib.files.read import read_ct, read_label_map
 
-    from .people import make_person, save_person
+    from .people import person_for, save_person
 
     options.out.mkdir(parents=True, exist_ok=True)
     with options.list.open(newline="", encoding="utf-8-sig") as file:
@@ -69,33 +55,20 @@ def run_prepare(options: argparse.Namespace) -> int:
             if not ct.geometry.same_grid(geometry, 0.5):
                 raise ValueError(f"{row['name']}: the CT and its label map do not lie on the same grid")
             hu = ct.hu
-        if options.task == "bodies":
-            labels, geometry, hu = _spine_only(labels, geometry, names, hu)
-        person = make_person(row["name"], labels, geometry, names, SPACING_MM[options.task], hu)
+        person = person_for(options.task, row["name"], labels, geometry, names, hu)
         save_person(options.out / f"{row['name']}.npz", person)
         say(f"{row['name']}: {person.bone.shape} voxels, bodies {' '.join(person.centres_kji)}")
     return 0
-
-
-def _spine_only(labels: np.ndarray, geometry: object, names: dict[int, str], hu: np.ndarray | None) -> tuple:
-    from .people import BONE_PARTS, classify
-
-    wanted = [label for label, name in names.items() if classify(name)[1] in BONE_PARTS[1:26]]
-    where = np.argwhere(np.isin(labels, wanted))
-    margin = np.ceil(SPINE_MARGIN_MM / np.array(geometry.spacing_kji_mm)).astype(int)
-    low, high = np.maximum(where.min(0) - margin, 0), np.minimum(where.max(0) + margin, labels.shape)
-    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    labels = labels[box]
-    return labels, geometry.crop(tuple(int(n) for n in low), labels.shape), None if hu is None else hu[box]
 
 
 def run_synthesize(options: argparse.Namespace) -> int:
     """Write samples as pairs of NIfTI files."""
     import SimpleITK as sitk
 
+    from .people import load_people
     from .synthesis import SCALE_HU, TASKS, anchors_of, draw_sample
 
-    people = prepared_people(options.people)
+    people = load_people(options.people)
     options.out.mkdir(parents=True, exist_ok=True)
     rng, task = np.random.default_rng(options.seed), TASKS[options.task]
     for n in range(options.count):

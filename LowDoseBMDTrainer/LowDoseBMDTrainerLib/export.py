@@ -11,7 +11,7 @@ from LowDoseBMDLib.bundle import GRAPH, WEIGHTS, Bundle, load_bundle, save_metad
 from LowDoseBMDLib.inference import open_engine
 
 from .synthesis import CLIP_HU, SCALE_HU, TASKS
-from .training import OUTPUTS, Recipe, arguments, build
+from .training_recipe import OUTPUTS, Recipe, arguments, build
 
 EQUAL_LOGITS = 2e-2
 """Largest difference of logits between the engines that counts as the same network: far below what moves a
@@ -43,11 +43,6 @@ def export_bundle(recipe: Recipe, weights: dict[str, torch.Tensor], folder: Path
     bundle = load_bundle(folder)
     _check_equal(bundle)
     return bundle
-
-
-def network_weights(average: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The network's own state out of an averaged model's state."""
-    return {k.removeprefix("module."): v for k, v in average.items() if k.startswith("module.")}
 
 
 def _write_graph(network: torch.nn.Module, path: Path) -> None:

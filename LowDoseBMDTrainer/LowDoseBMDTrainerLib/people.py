@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from LowDoseBMDLib.files.atomic import whole_file
 from LowDoseBMDLib.geometry import Geometry, resample
 from scipy import ndimage
 
@@ -36,6 +37,12 @@ measuring; as a class of its own it keeps these from being taken for ribs and ve
 
 PAD_MM = 36.0
 """Air added left, right, front and back, so that fat and skin fit round the trunk."""
+
+SPACING_MM: dict[str, float] = {"bones": 2.0, "bodies": 1.5, "keypoints": 3.0}
+"""Grid on which people are prepared for each task: finer than the network's, coarse enough to render quickly."""
+
+SPINE_MARGIN_MM = 45.0
+"""People and cases for the bodies task are cut to the vertebrae and this much round them."""
 
 CLOSING_MM = 36.0
 """Radius that bridges the gaps between named structures of the trunk, e.g. between ribs."""
@@ -172,11 +179,37 @@ def make_person(name: str, labels: np.ndarray, geometry: Geometry, names: dict[i
     )
 
 
+def person_for(task: str, name: str, labels: np.ndarray, geometry: Geometry, names: dict[int, str],
+               hu: np.ndarray | None = None) -> Person:
+    """make_person on the grid of a task; for bodies cut to the spine."""
+    if task == "bodies":
+        labels, geometry, hu = spine_only(labels, geometry, names, hu)
+    return make_person(name, labels, geometry, names, SPACING_MM[task], hu)
+
+
+def spine_only(labels: np.ndarray, geometry: Geometry, names: dict[int, str],
+               hu: np.ndarray | None) -> tuple[np.ndarray, Geometry, np.ndarray | None]:
+    """The part of a label map, its grid and its CT within SPINE_MARGIN_MM of the vertebrae.
+
+    Raises ValueError when there are none.
+    """
+    wanted = [label for label, name in names.items() if classify(name)[1] in BONE_PARTS[1:26]]
+    where = np.argwhere(np.isin(labels, wanted))
+    if not len(where):
+        raise ValueError("the label map names no vertebra; use one that does, such as TotalSegmentator's vertebrae_L1")
+    margin = np.ceil(SPINE_MARGIN_MM / np.array(geometry.spacing_kji_mm)).astype(int)
+    low, high = np.maximum(where.min(0) - margin, 0), np.minimum(where.max(0) + margin, labels.shape)
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    labels = labels[box]
+    return labels, geometry.crop(tuple(int(n) for n in low), labels.shape), None if hu is None else hu[box]
+
+
 def save_person(path: Path, person: Person) -> None:
     """Store a Person as one .npz, so that label maps are prepared once."""
     arrays = {k: v for k, v in vars(person).items() if isinstance(v, np.ndarray)}
     meta = json.dumps({"name": person.name, "spacing_mm": person.spacing_mm, "centres_kji": person.centres_kji})
-    np.savez_compressed(path, meta=np.array(meta), **arrays)
+    with whole_file(path) as aside:
+        np.savez_compressed(aside, meta=np.array(meta), **arrays)
 
 
 def load_person(path: Path) -> Person:
@@ -185,3 +218,17 @@ def load_person(path: Path) -> Person:
         arrays = {k: file[k] for k in file.files if k != "meta"}
         meta = json.loads(str(file["meta"]))
     return Person(**meta, **arrays)
+
+
+def load_people(folder: Path) -> list[Person]:
+    """Every person of a folder. Raises ValueError when there is none."""
+    return [load_person(path) for path in people_files(folder)]
+
+
+def people_files(folder: Path) -> list[Path]:
+    """Raises ValueError when there is none."""
+    files = sorted(folder.glob("*.npz"))
+    if not files:
+        raise ValueError(f"{folder} holds no prepared people (*.npz) and is no project; run: lowdosebmd-train prepare, or "
+                         "lowdosebmd-train new")
+    return files

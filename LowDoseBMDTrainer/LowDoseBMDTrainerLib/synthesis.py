@@ -322,12 +322,18 @@ def _field_of_view(rng: np.random.Generator, hu: torch.Tensor) -> torch.Tensor:
     return seen
 
 
+def peak_map(shape: tuple[int, int, int], peak: tuple[int, int, int]) -> torch.Tensor:
+    """(K, J, I) float32 Gaussian of HEATMAP_SD_VOXELS, 1 at the voxel ``peak``."""
+    axes = [torch.arange(n, dtype=torch.float32) - p for n, p in zip(shape, peak, strict=True)]
+    k, j, i = (torch.exp(-0.5 * axis**2 / HEATMAP_SD_VOXELS**2) for axis in axes)
+    return k[:, None, None] * j[:, None] * i
+
+
 def heatmaps(person: Person, place: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     """(len(KEYPOINT_LEVELS), K, J, I) Gaussians at the body centres that lie in the scan; NaN when the person's
     label map has no such body, so that nothing is taught there."""
     shape = place.shape[1:]
     maps = torch.zeros(len(KEYPOINT_LEVELS), *shape)
-    axes = torch.stack(torch.meshgrid(*[torch.arange(n, dtype=torch.float32) for n in shape], indexing="ij"))
     for channel, level in enumerate(KEYPOINT_LEVELS):
         centre = person.centres_kji.get(level)
         if centre is None:
@@ -338,8 +344,7 @@ def heatmaps(person: Person, place: torch.Tensor, seen: torch.Tensor) -> torch.T
         peak = np.unravel_index(flat, shape)
         if float(squared.flatten()[flat]) > 9.0 or not bool(seen[peak]):
             continue
-        distance = sum((axes[a] - float(peak[a])) ** 2 for a in range(3))
-        maps[channel] = torch.exp(-0.5 * distance / HEATMAP_SD_VOXELS**2)
+        maps[channel] = peak_map(shape, peak)
     return maps
 
 

@@ -1,201 +1,262 @@
-"""Training of the two networks from synthetic CTs: resumable, seeded, on CPU or GPU."""
+"""A training run in its folder: begun, or gone on with after an interruption, until it has done its steps or is stopped.
+
+What a run comes to depends on its recipe and its data only, not on when it was interrupted: samples and the learning rate
+are functions of the step, and a checkpoint holds all the rest.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
+from LowDoseBMDLib.files.atomic import remove_unfinished, write_whole
+from LowDoseBMDLib.manifest import Manifest
 
-from .people import BONE_TARGETS, PARTS, Person
-from .synthesis import KEYPOINT_LEVELS, TASKS, Task, anchors_of, draw_sample
+from .datasets import Batches, TrainingData
+from .training_expectation import Expectation, expectation
+from .training_log import BEST, CANCELLED, DONE, EARLY_STOP, FINISHED, LAST, LOG, RECIPE, STOP, ended, read_json
+from .training_losses import make_loss
+from .training_parallel import Ranks, precision_of
+from .training_recipe import OUTPUTS, Recipe, learning_rate, recipe_of, record_of
+from .training_step import State, load_state, new_state, save_best, save_state, train_step
+from .training_validation import Held, held_volumes, validate
 
 log = logging.getLogger(__name__)
 
-OUTPUTS: dict[str, tuple[str, ...]] = {
-    "bones": BONE_TARGETS,
-    "bodies": PARTS,
-    "keypoints": KEYPOINT_LEVELS,
-}
-"""Names of the output channels of each network."""
+SAVE_SECONDS = 20.0
+"""A checkpoint is written so often: no more than that is lost."""
 
-EMA_DECAY = 0.995
-"""The exported weights are a running mean over about 200 steps, which steadies short trainings."""
+RECKONED = frozenset({"steps", "precision", "streams", "fresh"})
+"""Fields of a recipe that are reckoned when a run begins, and kept when it goes on elsewhere."""
+
+Event = dict[str, Any]
+Weights = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything that a training run depends on besides its people.
+class Conditions:
+    """How a run is carried out; none of it changes what it comes to.
 
-    pool: samples kept; each step takes the newest sample and one of the pool, so that the network does not wait
-    for the generator. minutes: stop at this wall time even when steps are left (0: no limit); the learning rate
-    then follows whichever is nearer to its end.
+    workers: processes that draw samples, 0 for none. wanted: False asks the run to stop, as the
+    file ``stop`` does. report: called with every line of the log. save_seconds: between two checkpoints.
     """
 
-    task: str
-    steps: int = 4000
-    batch: int = 2
-    learning_rate: float = 1.5e-3
-    weight_decay: float = 1e-4
-    seed: int = 1
-    pool: int = 48
-    minutes: float = 0.0
-    res_units: int = 2
+    workers: int = 1
+    wanted: Callable[[], bool] = lambda: True
+    report: Callable[[Event], None] = lambda event: None
+    save_seconds: float = SAVE_SECONDS
 
 
-class Synthetic(torch.utils.data.IterableDataset):
-    """Endless training pairs; each worker draws from its own stream of the seed."""
+def train_run(run: Path, asked: Recipe, data: TrainingData, ranks: Ranks = Ranks("cpu"), weights: Weights | None = None,
+              conditions: Conditions = Conditions()) -> str:
+    """Train in the folder ``run``, which is made or gone on with; returns why it ended, as in training_log.
 
-    def __init__(self, people: list[Person], task: Task, seed: int, weights: list[float] | None = None) -> None:
-        self.people, self.task, self.seed = people, task, seed
-        self.anchors = [anchors_of(person) for person in people]
-        total = np.array(weights or [1.0] * len(people), float)
-        self.weights = total / total.sum()
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        info = torch.utils.data.get_worker_info()
-        rng = np.random.default_rng([self.seed, info.id if info else 0])
-        torch.set_num_threads(1)
-        while True:
-            n = rng.choice(len(self.people), p=self.weights)
-            image, target = draw_sample(rng, self.people[n], self.task, self.anchors[n])
-            if self.task.target == "keypoints" or bool((target > 0).any()) or rng.random() < 0.1:
-                yield image.half(), target.half() if target.is_floating_point() else target
-
-
-def arguments(recipe: Recipe) -> dict[str, Any]:
-    """Every argument of the network's builder, so that a bundle does not depend on defaults."""
-    own = {"features": 8} if recipe.task == "keypoints" else {}
-    return {"in_channels": 1, "out_channels": len(OUTPUTS[recipe.task]), "channels": (16, 32, 64, 128, 256),
-            "res_units": recipe.res_units, **own}
+    weights: of the network at the start; drawn from the seed where there are none. Raises ValueError when the folder holds
+    another run, another process trains there, the data have changed since it began, or the memory is not enough.
+    """
+    with _Folder(run, ranks, conditions.report) as folder:
+        reason = ranks.told(ended(run))
+        if reason in (FINISHED, EARLY_STOP):
+            return reason
+        folder.clear()
+        recipe, expected, threads = _settled(run, asked, data, ranks, conditions.workers)
+        with _determinism(recipe, ranks, threads):
+            state = new_state(recipe, ranks, weights)
+            if ranks.told((run / LAST).exists()):
+                load_state(run / LAST, state, ranks.device)
+            folder.append(_start_event(recipe, data, ranks, expected, state.step))
+            return _Course(folder, recipe, data, ranks, state, conditions).go()
 
 
-def build(recipe: Recipe) -> torch.nn.Module:
-    """The network of a recipe, freshly initialised from its seed."""
-    from LowDoseBMDLib.networks.attention_unet import build_attention_unet
-    from LowDoseBMDLib.networks.res_unet import build_res_unet
+class _Folder:
+    """The run's folder and its log, which the first process alone writes."""
 
-    torch.manual_seed(recipe.seed)
-    make = build_attention_unet if recipe.task == "keypoints" else build_res_unet
-    return make(**arguments(recipe))
+    def __init__(self, run: Path, ranks: Ranks, report: Callable[[Event], None]) -> None:
+        self.run, self.ranks, self.report, self.manifest = run, ranks, report, Manifest(run / LOG)
+
+    def __enter__(self) -> _Folder:
+        if self.ranks.first:
+            self.manifest.claim()
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None,
+                 _traceback: TracebackType | None) -> None:
+        if isinstance(error, Exception):
+            self.append({"event": "failed", "message": str(error) or type(error).__name__})
+        self.manifest.close()
+
+    def append(self, event: Event) -> None:
+        if self.ranks.first:
+            self.manifest.append(event)
+            self.report(event)
+
+    def clear(self) -> None:
+        """Remove what a killed process left, and the marks of an earlier end."""
+        if self.ranks.first:
+            remove_unfinished(self.run)
+            for name in (STOP, DONE):
+                (self.run / name).unlink(missing_ok=True)
 
 
-def keypoint_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Focal cross entropy against soft heatmaps (as CenterNet's, arXiv 1904.07850); NaN targets teach nothing."""
-    known = ~target.isnan()
-    target = torch.nan_to_num(target)
-    chance = torch.sigmoid(logits)
-    entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    weight = (target - chance).abs() ** 2 + 4.0 * target**2 * (target - chance).abs()
-    return (entropy * weight * known).sum() / (target.pow(2).sum() + 30.0)
+def _settled(run: Path, asked: Recipe, data: TrainingData, ranks: Ranks,
+             workers: int) -> tuple[Recipe, Expectation, int]:
+    """The recipe with what is reckoned on this machine, what it will cost, and the number of threads it began with."""
+    record = ranks.told(read_json(run / RECIPE))
+    if record is not None:
+        recipe = recipe_of(record["recipe"])
+        _refuse_another(run, recipe, asked, record["data"], data)
+        return recipe, Expectation(**record["expectation"]), record["threads"]
+    synthetic = any(source.synthetic for source in data.training)
+    recipe = replace(asked, precision=ranks.told(precision_of(ranks.device)), streams=max(asked.streams, ranks.world),
+                     fresh=1 if synthetic else asked.batch)
+    expected = ranks.told(expectation(recipe, data, ranks, workers))
+    recipe = replace(recipe, steps=expected.steps)
+    threads = ranks.told(torch.get_num_threads())
+    if ranks.first:
+        record = {"recipe": record_of(recipe), "data": data.digests(), "notes": data.notes, "threads": threads,
+                  "expectation": asdict(expected)}
+        write_whole(run / RECIPE, json.dumps(record, indent=1) + "\n")
+    return recipe, expected, threads
 
 
-def segmentation_loss(outputs: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Cross entropy plus Dice over the classes that are not background (MONAI)."""
-    from monai.losses import DiceCELoss
+def _refuse_another(run: Path, recipe: Recipe, asked: Recipe, digests: dict[str, dict[str, str]],
+                    data: TrainingData) -> None:
+    """Raises ValueError when the run in the folder is not the one that is asked for."""
+    old, new = record_of(recipe), record_of(asked)
+    differs = [f"{name} {old[name]!r}, not {new[name]!r}" for name in old
+               if old[name] != new[name] and (name not in RECKONED or name == "steps" and not asked.minutes)]
+    if differs:
+        raise ValueError(f"{run} holds another run ({'; '.join(differs)}). Give what it began with to go on with it, or "
+                         "choose another folder.")
+    now = data.digests()
+    changed = sorted({name for side in digests for name in digests[side].keys() | now[side].keys()
+                      if digests[side].get(name) != now[side].get(name)})
+    if changed:
+        raise ValueError(f"the data of {run} have changed since it began: {', '.join(changed[:5])}. Begin a new run in "
+                         "another folder; --start with this one keeps what it has learnt.")
 
-    return DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True, smooth_nr=1e-3,
-                      smooth_dr=1e-3, weight=torch.tensor([0.5] + [1.0] * (outputs - 1)))
+
+@contextmanager
+def _determinism(recipe: Recipe, ranks: Ranks, threads: int) -> Iterator[None]:
+    """The same bits in every run on the same kind of machine, where the recipe asks for it."""
+    if not recipe.deterministic:
+        yield
+        return
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=ranks.kind == "cuda")
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+
+
+def _start_event(recipe: Recipe, data: TrainingData, ranks: Ranks, expected: Expectation, step: int) -> Event:
+    left = 1 - step / recipe.steps
+    device = torch.cuda.get_device_name(ranks.device) if ranks.kind == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    if ranks.world > 1:
+        device = f"{ranks.world} x {device}"
+    return {"event": "start", "task": recipe.task, "steps": recipe.steps, "start_step": step,
+            "cases": {side: list(names) for side, names in data.digests().items()},
+            "device": f"{device}, {recipe.precision}",
+            "expected_seconds": round(expected.seconds * left, 1), "expected_memory_gb": round(expected.memory_gb, 2),
+            "notes": list(data.notes)}
 
 
 @dataclass
-class _Run:
-    """What a checkpoint holds besides the recipe."""
+class _Course:
+    """The steps of a run from where it is to its end."""
 
-    network: torch.nn.Module
-    average: torch.nn.Module
-    optimiser: torch.optim.Optimizer
-    step: int = 0
-    seconds: float = 0.0
+    folder: _Folder
+    recipe: Recipe
+    data: TrainingData
+    ranks: Ranks
+    state: State
+    conditions: Conditions
+    held: list[Held] = field(default_factory=list)
 
-    def save(self, path: Path, recipe: Recipe) -> None:
-        aside = path.with_suffix(".part")
-        torch.save({"network": self.network.state_dict(), "average": self.average.state_dict(),
-                    "optimiser": self.optimiser.state_dict(), "step": self.step, "seconds": self.seconds,
-                    "recipe": json.dumps(asdict(recipe))}, aside)
-        aside.replace(path)
+    def go(self) -> str:
+        """Step until the end; returns why it ended."""
+        recipe, state = self.recipe, self.state
+        self.first_step, self.seconds_before, self.began = state.step, state.seconds, time.monotonic()
+        saved = self.began
+        self.held = held_volumes(recipe, self.data) if self.ranks.first else []
+        network = self.ranks.wrap(state.network)
+        streams = self.ranks.streams(recipe.streams)
+        batches = Batches(recipe, self.data.training, streams, state.step, self.conditions.workers)
+        while state.step < recipe.steps and state.stale < recipe.patience:
+            if self.ranks.any(self.stopped()):
+                return self.end(CANCELLED)
+            loss = self.ranks.mean(train_step(state, recipe, batches.next(), self.ranks, network))
+            state.losses.append(loss)
+            state.seconds = self.seconds_before + time.monotonic() - self.began
+            self.note()
+            if state.step % recipe.validation_every == 0 or state.step == recipe.steps:
+                self.validate()
+                saved = 0.0
+            if time.monotonic() - saved > self.conditions.save_seconds:
+                self.save()
+                saved = time.monotonic()
+        return self.end(FINISHED if state.step == recipe.steps else EARLY_STOP)
 
-    def load(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
-        for name in ("network", "average", "optimiser"):
-            getattr(self, name).load_state_dict(state[name])
-        self.step, self.seconds = state["step"], state["seconds"]
+    def stopped(self) -> bool:
+        return not self.conditions.wanted() or (self.ranks.first and (self.folder.run / STOP).exists())
 
+    def note(self) -> None:
+        """A point of the curve, where one is due."""
+        state = self.state
+        if state.step % self.recipe.log_every and state.step != self.recipe.steps:
+            return
+        pace = (time.monotonic() - self.began) / (state.step - self.first_step)
+        self.folder.append({
+            "event": "step", "step": state.step, "loss": round(sum(state.losses) / len(state.losses), 6),
+            "seconds": round(state.seconds, 1), "left_seconds": round(pace * (self.recipe.steps - state.step), 1),
+            "learning_rate": learning_rate(self.recipe, state.step - 1)})
+        state.losses.clear()
 
-def _start(recipe: Recipe, device: str) -> _Run:
-    network = build(recipe).to(device, memory_format=torch.channels_last_3d)
-    average = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY))
-    optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    return _Run(network, average, optimiser)
+    def validate(self) -> None:
+        """Score the averaged network, keep it when it is the best so far, and tell all processes."""
+        state, recipe = self.state, self.recipe
+        found = None
+        if self.ranks.first:
+            loss_of = make_loss(recipe.task, len(OUTPUTS[recipe.task]), self.ranks.device)
+            found = validate(state.average.module, self.held, recipe, loss_of, self.ranks.device)
+            self.folder.append({"event": "validation", "step": state.step, **found})
+        found = self.ranks.told(found)
+        score = -found["loss"] if found["score"] is None else found["score"]
+        state.stale += 1
+        if state.best_score is None or score > state.best_score:
+            state.best_score, state.best_step, state.stale = score, state.step, 0
+            self.save_best(score)
 
+    def save_best(self, score: float | None) -> None:
+        if self.ranks.first:
+            save_best(self.folder.run / BEST, self.state, self.recipe, score)
 
-def _rate(recipe: Recipe, done: float) -> float:
-    """Learning rate after the fraction ``done``: short warm-up, then a half cosine down to 1 %."""
-    warm = min(1.0, done / 0.02 + 0.05)
-    return float(recipe.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * min(1.0, done)))))
+    def save(self) -> None:
+        if self.ranks.first:
+            save_state(self.folder.run / LAST, self.state, self.recipe)
 
-
-def train(recipe: Recipe, people: list[Person], checkpoint: Path, device: str = "cpu", workers: int = 1,
-          weights: list[float] | None = None, report: Callable[[int, float, float], None] | None = None) -> _Run:
-    """Train, or go on from ``checkpoint`` if it exists, and return the run whose ``average`` is the result.
-
-    report(step, mean loss since the last call, seconds) is called every 50 steps; raise in it to stop (the last
-    checkpoint stays). weights: how often each person is drawn.
-    """
-    run = _start(recipe, device)
-    if checkpoint.is_file():
-        run.load(checkpoint)
-    task = TASKS[recipe.task]
-    loss_of = keypoint_loss if task.target == "keypoints" else segmentation_loss(len(OUTPUTS[recipe.task]))
-    data = Synthetic(people, task, recipe.seed + 1000 * run.step, weights)
-    loader = iter(torch.utils.data.DataLoader(data, batch_size=None, num_workers=workers, prefetch_factor=4))
-    rng = np.random.default_rng([recipe.seed, run.step])
-    pool: list[tuple[torch.Tensor, torch.Tensor]] = []
-    started, losses = time.monotonic() - run.seconds, []
-    while (done := _progress(recipe, run)) < 1.0:
-        for group in run.optimiser.param_groups:
-            group["lr"] = _rate(recipe, done)
-        losses.append(_step(run, loss_of, _batch(recipe, loader, pool, rng), task, device))
-        run.step, run.seconds = run.step + 1, time.monotonic() - started
-        if run.step % 50 == 0:
-            run.save(checkpoint, recipe)
-            if report:
-                report(run.step, float(np.mean(losses)), run.seconds)
-            losses = []
-    run.save(checkpoint, recipe)
-    return run
-
-
-def _progress(recipe: Recipe, run: _Run) -> float:
-    spent = run.seconds / (60 * recipe.minutes) if recipe.minutes else 0.0
-    return max(run.step / recipe.steps, spent)
-
-
-def _batch(recipe: Recipe, loader: Iterator, pool: list, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    pool.append(next(loader))
-    if len(pool) > recipe.pool:
-        pool.pop(int(rng.integers(len(pool) - 1)))
-    chosen = [pool[-1]] + [pool[int(rng.integers(len(pool)))] for _ in range(recipe.batch - 1)]
-    return torch.stack([a for a, _ in chosen]), torch.stack([b for _, b in chosen])
-
-
-def _step(run: _Run, loss_of: Callable, batch: tuple[torch.Tensor, torch.Tensor], task: Task, device: str) -> float:
-    image, target = (part.to(device) for part in batch)
-    target = target.float() if task.target == "keypoints" else target[:, None].long()
-    image = image.float().to(memory_format=torch.channels_last_3d)
-    with torch.autocast(device, torch.bfloat16):
-        logits = run.network(image)
-    loss = loss_of(logits.float(), target)
-    run.optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(run.network.parameters(), 5.0)
-    run.optimiser.step()
-    run.average.update_parameters(run.network)
-    return float(loss.detach())
+    def end(self, reason: str) -> str:
+        """Leave a checkpoint, a best network and the mark of the end."""
+        state = self.state
+        self.save()
+        if state.best_score is None:
+            state.best_step = state.step
+            self.save_best(None)
+        if self.ranks.first:
+            done = {"reason": reason, "steps": state.step, "best_step": state.best_step, "best_score": state.best_score}
+            write_whole(self.folder.run / DONE, json.dumps(done, indent=1) + "\n")
+        self.folder.append({"event": "end", "reason": reason, "step": state.step})
+        return reason

@@ -7,7 +7,7 @@ import pytest
 import torch
 from LowDoseBMDTrainerLib.people import BONE_PARTS, TISSUES, Person, bone_targets, classify
 from LowDoseBMDTrainerLib.synthesis import KEYPOINT_LEVELS, Task, anchors_of, draw_sample, heatmaps
-from LowDoseBMDTrainerLib.training import keypoint_loss
+from LowDoseBMDTrainerLib.training_losses import keypoint_loss
 
 
 @pytest.fixture(scope="module")
