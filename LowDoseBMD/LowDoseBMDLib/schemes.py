@@ -134,7 +134,7 @@ def read_scheme(labels: np.ndarray, scheme: str) -> LabelledAnatomy:
     if scheme not in SCHEMES:
         raise Refusal("scheme_unknown", f"The label scheme {scheme!r} is not known here. Choose one of "
                       f"{', '.join(SCHEMES)}.")
-    masks = _masks(labels, SCHEMES[scheme])
+    masks = masks_by_name(labels, SCHEMES[scheme])
     vertebrae = {name: mask for name, mask in masks.items() if name in VERTEBRAE}
     bodies = {name.removeprefix(_BODY): mask for name, mask in masks.items() if name.startswith(_BODY)}
     if not vertebrae and not bodies:
@@ -148,7 +148,7 @@ def read_scheme(labels: np.ndarray, scheme: str) -> LabelledAnatomy:
     return LabelledAnatomy(vertebrae, bodies, bones, {n: m for n, m in masks.items() if n not in used})
 
 
-def _masks(labels: np.ndarray, names: Mapping[int, str]) -> dict[str, Mask]:
+def masks_by_name(labels: np.ndarray, names: Mapping[int, str]) -> dict[str, Mask]:
     """One mask per name; each label is compared inside its bounding box only."""
     known = np.where((labels > 0) & (labels <= max(names)), labels, 0)
     parts: dict[str, list[Mask]] = {}

@@ -12,17 +12,20 @@ import hashlib
 import hmac
 import json
 import secrets
+import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from LowDoseBMDLib.ctvolume import CTVolume
-from LowDoseBMDLib.files.atomic import remove_unfinished, whole_file, write_private, write_whole
+from LowDoseBMDLib.files.atomic import remove_unfinished, write_private, write_whole
 from LowDoseBMDLib.files.locks import Held, lock
+from LowDoseBMDLib.files.volumes import write_volume
 from LowDoseBMDLib.geometry import Geometry
 
 from .cases import (
@@ -79,7 +82,7 @@ class Arrival:
     series: UID of a DICOM series. patient: anything that tells the patient from others, which is not stored; None for a
     patient of whom there is no other CT. source: what kind of data it came from. labels, status: what is drawn already, and
     how far it is. annotator: who drew it. reason: what is missing. anatomy: the complete label map that the labels were
-    taken from.
+    taken from. report: what the history tells of how the labels were made.
     """
 
     series: str | None = None
@@ -91,6 +94,7 @@ class Arrival:
     annotator: str = ""
     reason: str = ""
     anatomy: Anatomy | None = None
+    report: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,8 @@ class Project:
     def add(self, image: Path, ct: CTVolume | None = None, copy: bool = False, arrival: Arrival = Arrival()) -> Case:
         """A new case of a CT, not started unless it came with labels.
 
+        A case that could not be read, and refers to the same image, becomes this one.
+
         ct: what was read from ``image`` already. copy: keep the CT in the project, without anything of the patient, instead
         of a reference to where it lies. Raises CaseThere when the CT is a case already, ValueError when it cannot be read.
         """
@@ -135,28 +141,30 @@ class Project:
                     arrival.reason, source=arrival.source, synthetic=arrival.synthetic, fingerprint=fingerprint_of(ct),
                     geometry=ct.geometry)
         with self._adding():
-            for there in self.cases():
+            cases = self.cases()
+            for there in cases:
                 if there.fingerprint == case.fingerprint:
                     raise CaseThere(there)
-            return self._place(case, arrival, ct if copy else None)
+            unread = next((each for each in cases if _unread(each) and each.image == case.image), None)
+            return self._place(case, arrival, ct if copy else None, unread)
 
     def add_unreadable(self, image: Path, problem: str, source: str = "") -> Case:
         """A case that only says why its CT cannot be read, or the one that says so already."""
         case = Case(Path(), "", str(Path(image).resolve()), problem=problem, source=source)
         with self._adding():
-            there = next((each for each in self.cases() if each.problem and each.image == case.image), None)
+            there = next((each for each in self.cases() if _unread(each) and each.image == case.image), None)
             if there is not None:
                 write_case(replace(there, problem=problem, changed=time_now()))
                 return read_case(there.folder)
             return self._place(case, Arrival(), None)
 
-    def _place(self, case: Case, arrival: Arrival, copied: CTVolume | None) -> Case:
+    def _place(self, case: Case, arrival: Arrival, copied: CTVolume | None, instead_of: Case | None = None) -> Case:
         """Write a case aside and rename its folder, so that no half of one is ever seen."""
         home = self.folder / CASES
         aside = home / f".{uuid.uuid4().hex[:12]}-case"
         aside.mkdir()
         if copied is not None:
-            write_ct(aside / IMAGE_COPY, copied)
+            write_volume(aside / IMAGE_COPY, copied.hu, copied.geometry)
             case = replace(case, image=str(aside / IMAGE_COPY), series=None)
         now = time_now()
         case = replace(case, folder=aside, patient=self._patient(arrival.patient), created=now, changed=now)
@@ -165,9 +173,12 @@ class Project:
         if arrival.anatomy is not None:
             write_anatomy(aside, arrival.anatomy.labels, arrival.anatomy.geometry, arrival.anatomy.names)
         write_case(case)
-        note(aside, arrival.annotator, "added", source=case.source, status=str(case.status), problem=case.problem)
+        note(aside, arrival.annotator, "added", source=case.source, status=str(case.status), problem=case.problem,
+             **arrival.report)
+        if instead_of is not None:
+            shutil.rmtree(instead_of.folder)
         numbers = [int(path.name) for path in home.iterdir() if path.name.isdecimal()]
-        folder = home / f"{max(numbers, default=0) + 1:04d}"
+        folder = instead_of.folder if instead_of is not None else home / f"{max(numbers, default=0) + 1:04d}"
         aside.rename(folder)
         return read_case(folder)
 
@@ -206,6 +217,11 @@ class Project:
         return str(number)
 
 
+def _unread(case: Case) -> bool:
+    """It was added without its CT: there is no work in it."""
+    return bool(case.problem and case.image and case.geometry is None)
+
+
 def create_project(folder: Path, title: str = "") -> Project:
     """A new, empty project. Raises ValueError when ``folder`` holds anything already."""
     folder = Path(folder).resolve()
@@ -238,11 +254,3 @@ def open_project(folder: Path) -> Project:
     for name in (CASES, RUNS, MODELS):
         (folder / name).mkdir(exist_ok=True)
     return Project(folder, title)
-
-
-def write_ct(path: Path, ct: CTVolume) -> None:
-    """A CT as NIfTI with canonical axes: voxels and where they lie, nothing else. Whole or not at all."""
-    import SimpleITK as sitk
-
-    with whole_file(path) as aside:
-        sitk.WriteImage(ct.geometry.to_image(ct.hu), str(aside), useCompression=True)

@@ -14,6 +14,7 @@ import numpy as np
 from ..failures import is_memory
 from ..flags import Refusal
 from ..geometry import Geometry
+from .atomic import whole_file
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -46,6 +47,8 @@ _HEADERS_ALONE = frozenset({".nhdr", ".mhd"})
 
 _SHORT = "The file is shorter than its header says. Copy or export it again."
 
+_FAST = 1
+"""Level of compression: files a tenth larger than at level 6, in a third of the time."""
 _GZIP = zlib.MAX_WBITS | 16
 _CHUNK_BYTES = 1 << 16
 """Unpacked at a time: 67 MB at most, whatever the file holds."""
@@ -79,6 +82,17 @@ def read_volume(path: Path) -> tuple[np.ndarray, Geometry]:
             raise _reading_failed(path, error) from error
     refuse_shear(Geometry.from_image(image).direction)
     return sitk.GetArrayFromImage(image), Geometry.from_image(image)
+
+
+def write_volume(path: Path, array: np.ndarray, geometry: Geometry) -> None:
+    """One image or label map (k, j, i) as a compressed file of the kind that its ending says, whole or not at all.
+
+    The file holds values and where they lie, and nothing else.
+    """
+    import SimpleITK as sitk
+
+    with whole_file(path) as aside:
+        sitk.WriteImage(geometry.to_image(array), str(aside), useCompression=True, compressionLevel=_FAST)
 
 
 def _read(path: Path, length: Future[int]) -> SimpleITK.Image:

@@ -1,0 +1,173 @@
+"""The commands on projects and their cases: new, import, list, set and labels."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+from LowDoseBMDLib.cli_output import SOME_FAILED, say
+
+from .cases import Case, Status, open_for_writing, read_image, read_labels, readers_of, writer_of
+
+DONE = 0
+
+
+def add_case_commands(commands: argparse._SubParsersAction) -> None:
+    """Add the commands, with their options, to those of the command line."""
+    from .importing import LAYOUTS
+    from .mapping import SCHEMES
+
+    new = commands.add_parser("new", help="an empty project of cases to annotate")
+    new.add_argument("project", type=Path, help="folder that is not there yet, or empty")
+    new.add_argument("--title", default="")
+    new.set_defaults(run=run_new)
+
+    take = commands.add_parser("import", help="CTs, with their labels where there are any, into a project")
+    take.add_argument("project", type=Path)
+    take.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help="DICOM folder, NIfTI or NRRD file, ITK-SNAP "
+                      "workspace, folder tree, CSV with the column path (and labels), or a public data set")
+    take.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help="how the data set lies on the disk (auto: by "
+                      "its file names)")
+    take.add_argument("--labels", type=Path, help="label map or segmentation of the only CT")
+    numbering = take.add_mutually_exclusive_group()
+    numbering.add_argument("--names", type=Path, help="names of the labels: ITK-SNAP label descriptions, CSV (id, structure) "
+                           "or JSON")
+    numbering.add_argument("--scheme", choices=tuple(SCHEMES), help="numbering of the labels, where there are no names")
+    take.add_argument("--copy", action="store_true", help="keep the CTs in the project, without anything of the patient")
+    take.add_argument("--to-check", action="store_true", help="imported labels are in progress until a person has looked")
+    take.set_defaults(run=run_import)
+
+    show = commands.add_parser("list", help="the cases of a project and how far they are")
+    show.add_argument("project", type=Path)
+    show.add_argument("--status", choices=[str(status) for status in Status], help="only these")
+    show.set_defaults(run=run_list)
+
+    change = commands.add_parser("set", help="status, patient's group or place of the CT of a case")
+    change.add_argument("project", type=Path)
+    change.add_argument("case")
+    change.add_argument("--status", choices=[str(status) for status in Status])
+    change.add_argument("--reason", default="", help="why, with --status")
+    change.add_argument("--patient", help="number of the patient's group, which is never divided between training and test")
+    change.add_argument("--image", type=Path, help="where the CT is now")
+    change.add_argument("--annotator", required=True, help="who says so, such as initials")
+    change.set_defaults(run=run_set)
+
+    out = commands.add_parser("labels", help="image, segmentation and label descriptions of a case for ITK-SNAP")
+    out.add_argument("project", type=Path)
+    out.add_argument("case")
+    out.add_argument("--itksnap", type=Path, required=True, metavar="OUT", help="folder to write to")
+    out.add_argument("--reader", help="the reading of this person instead of the truth")
+    out.set_defaults(run=run_labels)
+
+
+def run_new(options: argparse.Namespace) -> int:
+    """Make a project."""
+    from .project import create_project
+
+    project = create_project(options.project, options.title)
+    say(f"{project.folder}: an empty project. Add CTs: lowdosebmd-train import {options.project} SOURCE")
+    return DONE
+
+
+def run_import(options: argparse.Namespace) -> int:
+    """Import CTs one by one; returns 1 when one of them, or its labels, could not be read."""
+    from .importing import ImportOptions, find_all, import_cases
+    from .project import open_project
+
+    project = open_project(options.project)
+    how = ImportOptions(options.layout, options.copy, options.to_check, options.labels, options.names, options.scheme)
+    found = find_all(options.sources, how)
+    outcomes: Counter[str] = Counter()
+    problems = 0
+    for number, done in enumerate(import_cases(project, found, how), start=1):
+        outcomes[done.outcome] += 1
+        problems += bool(done.problem)
+        name = done.case.name if done.case else "-"
+        say(f"[{number}/{len(found)}] {name} {done.outcome}: {done.place}")
+        for line in _import_lines(done):
+            say(f"    {line}")
+    say(", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()))
+    return SOME_FAILED if problems else DONE
+
+
+def _import_lines(done) -> list[str]:
+    lines = [done.problem] if done.problem else []
+    if done.mapped is not None:
+        lines += [f"{name}: {_short(labels) or 'not in this CT'}" for name in done.mapped.labels.masks
+                  for labels in [done.mapped.mapped.get(name, ())]]
+        points = ", ".join(point.level for point in done.mapped.labels.keypoints)
+        lines += [f"keypoints: {points or 'none'}", *done.mapped.notes]
+        lines += [f"not mapped: {_short(done.mapped.unmapped)}"] if done.mapped.unmapped else []
+        lines += [f"not drawn: {', '.join(done.mapped.missing)}"] if done.mapped.missing else []
+    return lines
+
+
+def _short(names: tuple[str, ...], most: int = 6) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def run_list(options: argparse.Namespace) -> int:
+    """Print the worklist; returns 1 when a case cannot be read."""
+    from .project import open_project
+
+    project = open_project(options.project)
+    cases = project.cases()
+    shown = [case for case in cases if options.status in (None, str(case.status)) or case.problem]
+    say(f"{project.title}: {len(cases)} cases")
+    if shown:
+        say(f"{'case':6}{'status':13}{'by':10}{'patient':>8}{'minutes':>9}{'dice':>7}{'uncertain':>11}  source")
+    for case in shown:
+        say(_row(case))
+    counts = Counter(str(case.status) for case in cases if not case.problem)
+    problems = sum(bool(case.problem) for case in cases)
+    say(", ".join([f"{counts[status]} {status}" for status in Status if counts[status]]
+                  + [f"{problems} cannot be read"] * bool(problems)) or "no cases yet")
+    return SOME_FAILED if problems else DONE
+
+
+def _row(case: Case) -> str:
+    if case.problem:
+        return f"{case.name:6}cannot be read: {case.problem}"
+    minutes = f"{case.effort.seconds / 60:.0f}" if case.effort.seconds else "-"
+    dice = "-" if case.effort.dice is None else f"{case.effort.dice:.2f}"
+    uncertain = "-" if case.uncertainty is None else f"{case.uncertainty:.2f}"
+    more = [case.source + (" (synthetic)" if case.synthetic else "")]
+    more += [f"read by {', '.join(readers)}"] if (readers := readers_of(case)) else []
+    more += [case.reason] if case.reason else []
+    more += [f"open: {who}"] if (who := writer_of(case)) else []
+    return (f"{case.name:6}{case.status:13}{case.annotator or '-':10}{case.patient:>8}{minutes:>9}{dice:>7}{uncertain:>11}  "
+            + "; ".join(more))
+
+
+def run_set(options: argparse.Namespace) -> int:
+    """Change a case by hand."""
+    from .project import open_project
+
+    if not (options.status or options.patient or options.image):
+        raise ValueError("nothing to set: give --status, --patient or --image")
+    case = open_project(options.project).case(options.case)
+    with open_for_writing(case, options.annotator) as writing:
+        if options.image:
+            writing.set_image(options.image)
+        if options.patient:
+            writing.set_patient(options.patient)
+        if options.status:
+            writing.set_status(Status(options.status), options.reason)
+        say(_row(writing.case))
+    return DONE
+
+
+def run_labels(options: argparse.Namespace) -> int:
+    """Write what ITK-SNAP opens."""
+    from .itksnap import WORKSPACE, export_workspace
+    from .project import open_project
+
+    case = open_project(options.project).case(options.case)
+    ct = read_image(case)
+    covered = export_workspace(options.itksnap, ct, read_labels(case, options.reader, ct.geometry))
+    say(f"{options.itksnap / WORKSPACE}: open it with ITK-SNAP")
+    if covered:
+        say(f"smaller structures lie over {', '.join(covered)}; importing the segmentation again restores vertebrae")
+    return DONE
