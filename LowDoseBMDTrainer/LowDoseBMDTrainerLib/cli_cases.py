@@ -31,8 +31,8 @@ def add_case_commands(commands: argparse._SubParsersAction) -> None:
                       "its file names)")
     take.add_argument("--labels", type=Path, help="label map or segmentation of the only CT")
     numbering = take.add_mutually_exclusive_group()
-    numbering.add_argument("--names", type=Path, help="names of the labels: ITK-SNAP label descriptions, CSV (id, structure) "
-                           "or JSON")
+    numbering.add_argument("--names", type=Path, help="names of the labels: ITK-SNAP label descriptions, CSV (id, "
+                           "structure) or JSON")
     numbering.add_argument("--scheme", choices=tuple(SCHEMES), help="numbering of the labels, where there are no names")
     take.add_argument("--copy", action="store_true", help="keep the CTs in the project, without anything of the patient")
     take.add_argument("--to-check", action="store_true", help="imported labels are in progress until a person has looked")
