@@ -33,7 +33,7 @@ def _rank(case: Case, order: str) -> tuple[bool, float]:
     return case.status is not Status.IN_PROGRESS, 1.0 if unknown else -case.uncertainty
 
 
-def next_case(cases: Iterable[Case], order: str = UNCERTAIN, annotator: str = "", after: str = "") -> Case | None:
+def next_case(cases: Iterable[Case], order: str = UNCERTAIN, after: str = "", annotator: str = "") -> Case | None:
     """The first of those that wait (see waiting), None when there is none. after: name of a case that is not given again,
     such as the one just left."""
     return next((case for case in waiting(cases, order, annotator) if case.name != after), None)
