@@ -16,6 +16,11 @@ from .files.locks import Held, Lock, lock
 log = logging.getLogger(__name__)
 
 
+def lock_of(path: Path) -> Path:
+    """The file whose lock the writer of a manifest holds; see files.locks.holder_of."""
+    return path.with_name(f".{path.name}.lock")
+
+
 class Manifest:
     """JSON objects, one a line, in the order in which they were appended; each is on the disk when append returns.
 
@@ -40,8 +45,7 @@ class Manifest:
         if self._lock is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self._lock = lock(self.path.with_name(f".{self.path.name}.lock"),
-                                  f"process {os.getpid()} on {socket.gethostname()}")
+                self._lock = lock(lock_of(self.path), f"process {os.getpid()} on {socket.gethostname()}")
             except Held as held:
                 raise ValueError(f"another run writes to {self.path.parent} ({held.holder or 'unknown process'}). Wait for "
                                  "its end, or choose another folder.") from None

@@ -54,9 +54,17 @@ def chart_parts(chart: vtkMRMLPlotChartNode) -> tuple[vtkMRMLNode, ...]:
 
 def remove_chart(chart: vtkMRMLPlotChartNode) -> None:
     """Take a chart with its series, tables and their storage nodes out of its scene."""
+    scene = chart.GetScene()
+    remove_parts(chart)
+    scene.RemoveNode(chart)
+
+
+def remove_parts(chart: vtkMRMLPlotChartNode) -> None:
+    """Take the series, tables and their storage nodes of a chart out of its scene; views go on showing the chart."""
     scene, parts = chart.GetScene(), chart_parts(chart)
     storage = [part.GetStorageNode() for part in parts if part.IsA("vtkMRMLTableNode") and part.GetStorageNode()]
-    for node in (chart, *reversed(parts), *storage):
+    chart.RemoveAllPlotSeriesNodeIDs()
+    for node in (*reversed(parts), *storage):
         scene.RemoveNode(node)
 
 

@@ -6,7 +6,7 @@ Both are updated in place while the run goes on, so that a view that shows them 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from LowDoseBMDLib.anatomy import STRUCTURES
@@ -21,6 +21,7 @@ from LowDoseBMDMRML.charts import (
     one_change,
     part_of,
     remove_chart,
+    remove_parts,
     show_series,
 )
 from LowDoseBMDMRML.tables import NOT_KNOWN, Column, fill_numbers, set_columns
@@ -70,29 +71,32 @@ def create_curves(scene: vtkMRMLScene, run: str, log: TrainingLog) -> Curves:
         create_table(loss, role, f"{run}: loss of {role}", columns, 0)
     for series in _LOSS_SERIES:
         create_series(loss, series)
-    names = score_names(log)
-    scores = create_chart(scene, f"{run}: {_score_title(log)}", "step", _score_axis(log))
-    create_table(scores, "scores", f"{run}: scores", _score_columns(names), 0)
-    for number, name in enumerate(names):
-        create_series(scores, Series(name, "scores", "step", name, _colour(name, number), LINES[number % len(LINES)],
-                                     marker=DOTS))
-    curves = Curves(loss, scores, names)
-    update_curves(curves, log)
-    return curves
+    scores = create_chart(scene, f"{run}: scores", "step", _score_axis(log))
+    curves = Curves(loss, scores)
+    _create_score_parts(curves, score_names(log))
+    return update_curves(curves, log)
 
 
 def update_curves(curves: Curves, log: TrainingLog) -> Curves:
-    """Draw what the log says now; returns the curves, made anew where the log has other classes than before.
+    """Draw what the log says now; returns the curves, whose scores are of other classes when the log has others.
 
     Raises ValueError when a part of a chart has been deleted.
     """
-    if curves.names != score_names(log):
-        scene, run = curves.loss.GetScene(), curves.loss.GetName().removesuffix(": loss")
-        remove_curves(curves)
-        return create_curves(scene, run, log)
+    names = score_names(log)
+    if curves.names != names:
+        remove_parts(curves.scores)
+        curves = replace(curves, names=names)
+        _create_score_parts(curves, names)
     _update_loss(curves.loss, log)
     _update_scores(curves, log)
     return curves
+
+
+def _create_score_parts(curves: Curves, names: tuple[str, ...]) -> None:
+    create_table(curves.scores, "scores", curves.scores.GetName(), _score_columns(names), 0)
+    for number, name in enumerate(names):
+        create_series(curves.scores, Series(name, "scores", "step", name, _colour(name, number),
+                                            LINES[number % len(LINES)], marker=DOTS))
 
 
 def remove_curves(curves: Curves) -> None:
@@ -120,7 +124,7 @@ def _update_loss(chart: vtkMRMLPlotChartNode, log: TrainingLog) -> None:
 def _update_scores(curves: Curves, log: TrainingLog) -> None:
     chart = curves.scores
     with one_change(chart):
-        chart.SetTitle(f"{curves.loss.GetName().removesuffix(': loss')}: {_score_title(log)}")
+        chart.SetTitle(f"{chart.GetName().removesuffix(': scores')}: {_score_title(log)}")
         chart.SetYAxisTitle(_score_axis(log))
         columns = {name: [_score(entry, name) for entry in log.validations] for name in curves.names}
         _fill(chart, "scores", _score_columns(curves.names), {"step": [entry.step for entry in log.validations], **columns})

@@ -72,10 +72,12 @@ def test_a_run_that_goes_on_is_drawn_in_place(scene) -> None:
 def test_the_first_validation_brings_its_classes_and_their_unit(scene) -> None:
     curves = create_curves(scene, "run", a_log())
     assert drawn(curves.scores) == {} and curves.scores.GetTitle() == "run: no validation yet"
+    chart = curves.scores
     curves = update_curves(curves, a_log(a_validation(40, keypoint_mm={"T12": 12.5, "L1": 8.0})))
+    assert curves.scores is chart, "a view that shows it shows the scores too"
     assert drawn(curves.scores) == {"T12, 12.5 mm": [(40, 12.5)], "L1, 8.0 mm": [(40, 8.0)]}
     assert curves.scores.GetYAxisTitle() == "mean distance (mm)"
-    assert scene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode") == 2, "the charts before are gone"
+    assert scene.GetNumberOfNodesByClass("vtkMRMLPlotSeriesNode") == 4
 
 
 def test_many_steps_are_averaged_in_groups() -> None:
