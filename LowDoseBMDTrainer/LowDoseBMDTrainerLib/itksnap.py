@@ -34,6 +34,9 @@ LARGEST_INDEX = 65535
 WORKSPACE_VERSION = "20230925"
 """Release date of the ITK-SNAP (4.2) whose workspaces these are like; it must be there for a file to be a workspace."""
 
+BONE_WINDOW_HU = (1800.0, 400.0)
+"""Width and centre of the window in which bones are drawn."""
+
 _LINE = re.compile(r'\s*(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+([\d.eE+-]+)\s+(\d+)\s+(\d+)\s*"([^"]*)"?')
 _LINE_NO_QUOTES = re.compile(r"\s*(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+([\d.eE+-]+)\s+(\d+)\s+(\d+)\s+(\S.*?)\s*")
 
@@ -143,7 +146,7 @@ def export_workspace(folder: Path, ct: CTVolume, labels: Labels) -> tuple[str, .
     described = registry_labels(labels.masks or None)
     write_label_descriptions(folder / DESCRIPTIONS, described)
     write_keypoints(folder / KEYPOINTS, labels.keypoints)
-    write_workspace(folder / WORKSPACE, folder / IMAGE, folder / SEGMENTATION, described, ct.geometry)
+    write_workspace(folder / WORKSPACE, folder / IMAGE, folder / SEGMENTATION, described, ct)
     return covered
 
 
@@ -158,8 +161,8 @@ def label_map(masks: Mapping[str, Mask], geometry: Geometry) -> tuple[np.ndarray
     return array, tuple(name for name in masks if STRUCTURES[name].label in covered)
 
 
-def write_workspace(path: Path, image: Path, segmentation: Path, labels: Iterable[SnapLabel], geometry: Geometry) -> None:
-    """A workspace file beside its image (layer 0) and segmentation (layer 1)."""
+def write_workspace(path: Path, image: Path, segmentation: Path, labels: Iterable[SnapLabel], ct: CTVolume) -> None:
+    """A workspace file of an image, which holds ``ct`` (layer 0), and its segmentation (layer 1), seen in a bone window."""
     root = ElementTree.Element("registry")
     _entries(root, {"SaveLocation": path.resolve().parent.as_posix(), "Version": WORKSPACE_VERSION})
     layers = _folder(root, "Layers")
@@ -167,22 +170,35 @@ def write_workspace(path: Path, image: Path, segmentation: Path, labels: Iterabl
         layer = _folder(layers, f"Layer[{number:03d}]")
         _entries(layer, {"AbsolutePath": file.resolve().as_posix(), "Role": role, "Tags": ""})
         if number == 0:
-            _settings(layer, labels, geometry)
+            _settings(layer, labels, ct)
     ElementTree.indent(root)
     write_whole(path, ElementTree.tostring(root, encoding="unicode", xml_declaration=True).replace("utf-8", "UTF-8") + "\n")
 
 
-def _settings(layer: ElementTree.Element, labels: Iterable[SnapLabel], geometry: Geometry) -> None:
+def _settings(layer: ElementTree.Element, labels: Iterable[SnapLabel], ct: CTVolume) -> None:
+    """ITK-SNAP reads these only where the dimensions are those of the image."""
     settings = _folder(layer, "ProjectMetaData")
     grey = _folder(_folder(settings, "Files"), "Grey")
-    _entries(grey, {"Dimensions": " ".join(str(n) for n in geometry.shape_kji[::-1])})
+    _entries(grey, {"Dimensions": " ".join(str(n) for n in ct.geometry.shape_kji[::-1])})
+    iris = _folder(settings, "IRIS")
+    _window(_folder(_folder(iris, "DisplayMapping"), "Curve"), ct)
     rows = [label for label in labels if label.index > 0]
-    table = _folder(_folder(settings, "IRIS"), "LabelTable")
+    table = _folder(iris, "LabelTable")
     _entries(table, {"NumberOfElements": str(len(rows))})
     for number, label in enumerate(rows):
         _entries(_folder(table, f"Element[{number}]"), {
             "Alpha": str(round(255 * label.opacity)), "Color": " ".join(str(c) for c in label.colour),
             "Flags": f"{label.in_3d:d} {label.visible:d}", "Index": str(label.index), "Label": label.name})
+
+
+def _window(curve: ElementTree.Element, ct: CTVolume) -> None:
+    """The bone window as a curve: t of the image's range of values, x of the grey scale."""
+    low, high = float(ct.hu.min()), float(ct.hu.max())
+    centre, half = BONE_WINDOW_HU[1], BONE_WINDOW_HU[0] / 2
+    points = [((hu - low) / (high - low), x) for hu, x in ((centre - half, 0), (centre, 0.5), (centre + half, 1))]
+    _entries(curve, {"NumberOfControlPoints": str(len(points))})
+    for number, (t, x) in enumerate(points):
+        _entries(_folder(curve, f"ControlPoint[{number}]"), {"tValue": f"{t:g}", "xValue": f"{x:g}"})
 
 
 def _folder(parent: ElementTree.Element, key: str) -> ElementTree.Element:
