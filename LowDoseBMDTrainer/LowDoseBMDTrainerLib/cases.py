@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from LowDoseBMDLib.anatomy import BONES, LEVELS, OTHER_BONES
 from LowDoseBMDLib.ctvolume import CTVolume
 from LowDoseBMDLib.files.atomic import remove_unfinished, write_whole
 from LowDoseBMDLib.files.locks import Held, holder_of, lock
@@ -40,6 +41,9 @@ READERS, READER_FILE = "readers", "reader.json"
 ANATOMY, ANATOMY_NAMES = "anatomy.nii.gz", "anatomy.json"
 IMAGE_COPY = "ct.nii.gz"
 """Names of the files in a case's folder."""
+
+DRAWN: tuple[str, ...] = (*BONES, OTHER_BONES, *(f"body_{level}" for level in LEVELS))
+"""Structures that an annotator draws, in the order of their labels."""
 
 _INITIALS = re.compile(r"\w(?:[\w .-]{0,38}\w)?")
 """Names of annotators: they become names of folders."""

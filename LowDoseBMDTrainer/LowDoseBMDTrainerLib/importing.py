@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from LowDoseBMDLib.files.read import read_ct
 from .cases import LABELS, Case, Status, open_for_writing, write_anatomy
 from .layouts import ctspine1k, plain, ribseg, totalsegmentator, verse
 from .layouts.found import Found
-from .mapping import SCHEMES, Mapped, read_names
+from .mapping import SCHEMES, Mapped, lists_what_is_there, read_names
 from .project import Arrival, CaseThere, Project
 
 log = logging.getLogger(__name__)
@@ -85,15 +85,16 @@ def find_all(sources: Sequence[Path], options: ImportOptions = ImportOptions()) 
     return list(found.values())
 
 
-def _names(options: ImportOptions) -> Mapping[int, str] | None:
+def _names(options: ImportOptions) -> plain.Names | None:
     if options.scheme is None:
-        return read_names(options.names) if options.names else None
+        path = options.names
+        return plain.Names(read_names(path), lists_what_is_there(path)) if path else None
     if options.scheme not in SCHEMES:
         raise ValueError(f"the scheme {options.scheme!r} is not known; use one of {', '.join(SCHEMES)}")
-    return SCHEMES[options.scheme]
+    return plain.Names(SCHEMES[options.scheme])
 
 
-def _found_in(source: Path, options: ImportOptions, names: Mapping[int, str] | None) -> list[Found]:
+def _found_in(source: Path, options: ImportOptions, names: plain.Names | None) -> list[Found]:
     if options.layout == PLAIN or source.is_file() or options.labels:
         return plain.find(source, options.labels, names)
     if options.layout != AUTO:

@@ -23,7 +23,7 @@ from LowDoseBMDLib.files.volumes import write_volume
 from LowDoseBMDLib.geometry import Geometry
 from LowDoseBMDLib.rois import Mask
 
-from .cases import Labels
+from .cases import DRAWN, Labels
 
 IMAGE, SEGMENTATION, DESCRIPTIONS, WORKSPACE = "image.nii.gz", "segmentation.nii.gz", "labels.txt", "workspace.itksnap"
 KEYPOINTS = "keypoints.mrk.json"
@@ -143,7 +143,7 @@ def export_workspace(folder: Path, ct: CTVolume, labels: Labels) -> tuple[str, .
         raise ValueError("the labels lie on another grid than the CT; read them on the CT's grid")
     write_volume(folder / IMAGE, ct.hu, ct.geometry)
     write_volume(folder / SEGMENTATION, array, ct.geometry)
-    described = registry_labels(labels.masks or None)
+    described = registry_labels({*DRAWN, *labels.masks})
     write_label_descriptions(folder / DESCRIPTIONS, described)
     write_keypoints(folder / KEYPOINTS, labels.keypoints)
     write_workspace(folder / WORKSPACE, folder / IMAGE, folder / SEGMENTATION, described, ct)

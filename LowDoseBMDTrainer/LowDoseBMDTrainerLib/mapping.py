@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from LowDoseBMDLib.anatomy import BONES, LEVELS, OTHER_BONES, STRUCTURES
+from LowDoseBMDLib.anatomy import BONES, LEVELS, STRUCTURES
 from LowDoseBMDLib.ctvolume import CTVolume
 from LowDoseBMDLib.files.markups import read_keypoints
 from LowDoseBMDLib.files.read import read_labels
@@ -20,11 +20,8 @@ from LowDoseBMDLib.rois import NO_VOXELS, Keypoint, Mask
 from LowDoseBMDLib.schemes import PUBLIC, VERTEBRAE, joined, masks_by_name, structure_named
 
 from . import itksnap
-from .cases import Labels
+from .cases import DRAWN, Labels
 from .project import Anatomy
-
-DRAWN: tuple[str, ...] = (*BONES, OTHER_BONES, *(f"body_{level}" for level in LEVELS))
-"""Structures that an annotator draws, in the order of their labels."""
 
 Point = tuple[float, float, float]
 
@@ -42,11 +39,13 @@ SCHEMES: dict[str, dict[int, str]] = {**PUBLIC, "lowdosebmd": {each.label: each.
 @dataclass(frozen=True, eq=False)
 class Foreign:
     """A label map as it came. labels: (k, j, i) integers on the CT's grid. names: the structure of each label.
-    centres: of vertebral bodies by vertebra name, LPS mm, where they came with it."""
+    centres: of vertebral bodies by vertebra name, LPS mm, where they came with it. complete: every structure that has a name
+    was looked for, so that one without a voxel is not in the CT."""
 
     labels: np.ndarray
     names: Mapping[int, str]
     centres: Mapping[str, Point] = field(default_factory=dict)
+    complete: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +71,12 @@ class Mapped:
 def map_labels(foreign: Foreign, ct: CTVolume) -> Mapped:
     """Sort a label map by our names, and set keypoints on whole vertebrae.
 
-    A bone that the map knows but the CT does not show is an empty region; one that the map does not know is absent.
+    A bone without a voxel is an empty region where the map is complete; else it is absent, like one without a name.
     """
     ours = {label: name for label, text in foreign.names.items() if (name := structure_named(text)) in (*DRAWN, *VERTEBRAE)}
     present = _values(foreign.labels)
+    if not foreign.complete:
+        ours = {label: name for label, name in ours.items() if label in present}
     found = masks_by_name(foreign.labels, ours) if ours else {}
     vertebrae = {name: mask for name, mask in found.items() if name in VERTEBRAE}
     bodies = {name.removeprefix("body_"): mask for name, mask in found.items() if name.startswith("body_")}
@@ -136,11 +137,12 @@ def _near(centre_lps_mm: Point, mask: Mask, geometry: Geometry) -> bool:
 
 # --- files -------------------------------------------------------------------------------------------------
 
-def map_file(path: Path, ct: CTVolume, names: Mapping[int, str] | None = None) -> Mapped:
+def map_file(path: Path, ct: CTVolume, names: Mapping[int, str] | None = None, complete: bool = True) -> Mapped:
     """The labels of one file: a segmentation of ours or of Slicer (.seg.nrrd), or a label map with its names.
 
-    names: the structure of each label; None looks for a file of names beside the label map. Raises ValueError when there is
-    none, or the file cannot be read or lies elsewhere than the CT.
+    names: the structure of each label; None looks for a file of names beside the label map. complete: as of Foreign, for
+    names that are given; label descriptions of ITK-SNAP list what may be drawn. Raises ValueError when there are no names,
+    or the file cannot be read or lies elsewhere than the CT.
     """
     if path.name.lower().endswith(".seg.nrrd"):
         return _map_segmentation(path, ct)
@@ -149,8 +151,8 @@ def map_file(path: Path, ct: CTVolume, names: Mapping[int, str] | None = None) -
         if beside is None:
             raise ValueError(f"{path.name} holds numbers without names. Give the names of its labels (--names FILE, such as "
                              f"ITK-SNAP's label descriptions) or its numbering (--scheme {'|'.join(SCHEMES)})")
-        names = read_names(beside)
-    return map_labels(Foreign(read_labels(path, ct.geometry), names), ct)
+        names, complete = read_names(beside), lists_what_is_there(beside)
+    return map_labels(Foreign(read_labels(path, ct.geometry), names, complete=complete), ct)
 
 
 def _map_segmentation(path: Path, ct: CTVolume) -> Mapped:
@@ -199,6 +201,11 @@ def read_names(path: Path) -> dict[int, str]:
                 raise ValueError(f"{path.name} needs the columns id and structure; it has {rows.fieldnames}")
             return {int(row["id"]): row["structure"] for row in rows}
     return {label.index: label.name for label in itksnap.read_label_descriptions(path) if label.index > 0}
+
+
+def lists_what_is_there(path: Path) -> bool:
+    """A file of names is of a label map that was looked through for all of them, not of ITK-SNAP."""
+    return path.suffix.lower() in (".csv", ".json")
 
 
 def _json_names(path: Path) -> dict[int, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,14 @@ WORKSPACE = ".itksnap"
 _IMAGE_WORDS = frozenset({"ct", "image", "img", "volume", "scan"})
 _LABEL_WORDS = frozenset({"label", "labels", "seg", "segmentation", "mask", "masks", "msk"})
 
-Names = Mapping[int, str]
+
+@dataclass(frozen=True)
+class Names:
+    """What the labels of label maps mean, where it is known beforehand; see mapping.Foreign."""
+
+    names: Mapping[int, str]
+    complete: bool = True
+
 
 
 def find(source: Path, labels: Path | None = None, names: Names | None = None) -> list[Found]:
@@ -69,13 +76,14 @@ def _of_volume(path: Path, labels: Path | None, names: Names | None) -> Found:
 
 def _of_workspace(path: Path, names: Names | None) -> Found:
     workspace = read_workspace(path)
-    names = names or {label.index: label.name for label in workspace.labels}
+    names = names or Names({label.index: label.name for label in workspace.labels}, complete=False)
     labels = workspace.segmentation
     return Found((workspace.image,), workspace.image, "ITK-SNAP workspace", read_labels=labels and _reader(labels, names))
 
 
 def _reader(labels: Path, names: Names | None) -> ReadLabels:
-    return partial(map_file, labels, names=names)
+    return partial(map_file, labels) if names is None else partial(map_file, labels, names=names.names,
+                                                                    complete=names.complete)
 
 
 def _words(path: Path) -> list[str]:
