@@ -301,12 +301,12 @@ def _mark(axes: Axes, picture: _Picture, text: str, colour: tuple[float, ...], r
     length_mm = LETTER_INCHES * picture.mm_per_inch * max(len(line) for line in text.splitlines())
     fits = right + length_mm < picture.size_mm[0]
     axes.text(right if fits else left, y, text, color=colour, fontsize=8, fontweight="bold", va="center", linespacing=1.0,
-              ha="left" if fits else "right", path_effects=_halo(2.2))
+              ha="left" if fits else "right", path_effects=halo(2.2))
 
 
 def _letters(axes: Axes, picture: _Picture) -> None:
     left, right, top, bottom = picture.sides
-    style = {"color": "white", "fontsize": 8, "path_effects": _halo(1.8), "transform": axes.transAxes}
+    style = {"color": "white", "fontsize": 8, "path_effects": halo(1.8), "transform": axes.transAxes}
     axes.text(0.012, 0.5, left, ha="left", va="center", **style)
     axes.text(0.988, 0.5, right, ha="right", va="center", **style)
     axes.text(0.5, 0.99, top, ha="center", va="top", **style)
@@ -320,12 +320,13 @@ def _scale_bar(axes: Axes, picture: _Picture) -> None:
     width_mm, height_mm = picture.size_mm
     bar_mm = SCALE_BAR_MM if width_mm > 2.5 * SCALE_BAR_MM else SCALE_BAR_MM / 5
     x, y = width_mm * 0.97, height_mm * 0.97
-    axes.plot([x - bar_mm, x], [y, y], color="white", linewidth=1.6, solid_capstyle="butt", path_effects=_halo(2.8))
+    axes.plot([x - bar_mm, x], [y, y], color="white", linewidth=1.6, solid_capstyle="butt", path_effects=halo(2.8))
     axes.text(x - bar_mm / 2, y - 0.012 * height_mm, f"{bar_mm:.0f} mm", color="white", fontsize=7, ha="center",
-              va="bottom", path_effects=_halo(1.8))
+              va="bottom", path_effects=halo(1.8))
 
 
-def _halo(width: float) -> list:
+def halo(width: float) -> list:
+    """Path effects that keep light lines and letters readable on light grey. width: in points."""
     from matplotlib.patheffects import withStroke
 
     return [withStroke(linewidth=width, foreground="black")]

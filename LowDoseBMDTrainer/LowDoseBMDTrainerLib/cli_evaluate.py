@@ -1,0 +1,143 @@
+"""The command that scores a run or a set of models on annotated cases."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from LowDoseBMDLib.cli_output import MEASURED, SOME_FAILED, line, passing, progress_for, say
+from LowDoseBMDLib.inference import DEVICES, ENGINES
+
+from .evaluation_perturb import PERTURBATIONS
+
+if TYPE_CHECKING:
+    from .cases import Case
+    from .evaluation import CaseScores
+    from .evaluation_report import Evaluation
+    from .evaluation_subject import Subject
+
+DEFAULT_FOLDS = 5
+
+
+def add_evaluate_command(commands: argparse._SubParsersAction) -> None:
+    """Add the command, with its options, to those of the command line."""
+    parser = commands.add_parser(
+        "evaluate", help="score a training run or a set of models on the completed cases of a project",
+        epilog="exit status: 0 all cases scored, 1 some case could not be read or had nothing to score, 2 unusable "
+        "arguments")
+    parser.add_argument("subject", type=Path, metavar="RUN|MODELS",
+                        help="folder of a run or of models, the name of a set, or LowDoseBMD for the product's own models")
+    parser.add_argument("project", type=Path)
+    parser.add_argument("-o", "--out", type=Path, required=True,
+                        help="folder for scores.json, cases.csv, evaluation.html and pictures of the worst five")
+    parser.add_argument("--cases", nargs="+", metavar="CASE", help="these cases, completed or not")
+    parser.add_argument("--fold", type=int, metavar="F", help="only cases whose patients are held out of fold F")
+    parser.add_argument("--folds", type=int, metavar="K", help=f"number of folds (a run's own, else {DEFAULT_FOLDS})")
+    parser.add_argument("--perturb", type=_perturbations, default=(), metavar="NAMES",
+                        help=f"score each case again under perturbations, with commas, or 'all': {', '.join(PERTURBATIONS)}")
+    parser.add_argument("--engine", choices=ENGINES, default="auto")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line: progress, then each case, then "
+                        "the summary")
+    parser.set_defaults(run=run_evaluate)
+
+
+def _perturbations(text: str) -> tuple[str, ...]:
+    names = tuple(PERTURBATIONS) if text == "all" else tuple(name.strip() for name in text.split(",") if name.strip())
+    unknown = [name for name in names if name not in PERTURBATIONS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: use some of {', '.join(PERTURBATIONS)}")
+    return names
+
+
+def run_evaluate(options: argparse.Namespace) -> int:
+    """``lowdosebmd-train evaluate``."""
+    from .evaluation_report import PAGE, write_evaluation
+    from .evaluation_subject import open_subject
+    from .project import open_project
+
+    project = open_project(options.project)
+    subject = open_subject(options.subject, project, options.engine, options.device)
+    chosen, left_out = _chosen(options, project.cases())
+    found = _evaluate(options, subject, chosen, tuple(left_out))
+    record = write_evaluation(found, options.out)
+    _show(options, found, record)
+    if not options.json:
+        say(f"Report: {options.out / PAGE}")
+    failed = [row for row in found.rows if row.problem]
+    return SOME_FAILED if failed or any(case.problem for case in project.cases() if not options.cases) else MEASURED
+
+
+def _chosen(options: argparse.Namespace, cases: Sequence[Case]) -> tuple[list[Case], list[tuple[str, str]]]:
+    """The cases to score and the others with the reason. Raises ValueError when there is none to score."""
+    from .evaluation import scored_cases
+    from .evaluation_subject import in_fold
+
+    chosen, left_out = scored_cases(cases, options.cases)
+    if options.fold is not None:
+        folds, seed = _folds(options)
+        inside = in_fold(chosen, folds, options.fold, seed)
+        left_out += [(case.name, f"it is not in fold {options.fold}") for case in chosen if case not in inside]
+        chosen = inside
+    if not chosen:
+        raise ValueError("there is no case to score: complete one, or name some with --cases")
+    return chosen, left_out
+
+
+def _folds(options: argparse.Namespace) -> tuple[int, int]:
+    """(folds, seed) as the run has them, unless --folds says otherwise."""
+    from .training_log import RECIPE, read_json
+
+    recipe = (read_json(options.subject / RECIPE) or {}).get("recipe", {})
+    return options.folds or recipe.get("folds") or DEFAULT_FOLDS, recipe.get("seed", 1)
+
+
+def _evaluate(options: argparse.Namespace, subject: Subject, cases: Sequence[Case],
+              left_out: tuple[tuple[str, str], ...]) -> Evaluation:
+    from .evaluation import Drawn, evaluate_case
+    from .evaluation_pictures import Worst
+    from .evaluation_report import Evaluation
+
+    rows: list[CaseScores] = []
+    worst = Worst()
+    for done, case in enumerate(cases):
+        progress = progress_for(options.json, f"case {case.name}, {done + 1} of {len(cases)}: ")
+        for result in evaluate_case(case, subject.predict, subject.scope, subject.exposure(case), options.perturb, progress):
+            if isinstance(result, Drawn):
+                worst.add(result)
+                result = result.scores
+            rows.append(result)
+            _show_row(options, result)
+    return Evaluation(subject, tuple(rows), left_out, tuple(worst.kept))
+
+
+def _show_row(options: argparse.Namespace, row: CaseScores) -> None:
+    from .evaluation import PLAIN, as_record
+
+    if options.json:
+        line(dict(as_record(row)))
+        return
+    passing("")
+    name = row.case if row.perturbation == PLAIN else f"{row.case}, {row.perturbation}"
+    say(f"{name} ({row.exposure}): {row.problem or _in_short(row)}")
+
+
+def _in_short(row: CaseScores) -> str:
+    parts = [f"{score.structure} {score.dice:.3f}" for score in row.structures]
+    parts += [f"{score.level} {score.error_mm:.1f} mm" for score in row.keypoints]
+    return ", ".join(parts)
+
+
+def _show(options: argparse.Namespace, found: Evaluation, record: dict[str, Any]) -> None:
+    from LowDoseBMDLib.report.numbers import typed
+
+    from .evaluation_report import findings
+    from .evaluation_summary import summarise
+
+    if options.json:
+        say(json.dumps({name: record[name] for name in ("title", "models", "by_exposure", "by_perturbation", "left_out")}))
+    else:
+        say("\n".join(typed(sentence) for sentence in findings(found, summarise(found.rows)[0])))
