@@ -44,6 +44,8 @@ def _add_schedule(train: argparse.ArgumentParser) -> None:
     train.add_argument("--minutes", type=float, default=0.0,
                        help="instead of --steps: as many as fit in, by a few steps that are timed first")
     train.add_argument("--batch", type=int, default=2, help="samples of a step, in each process")
+    train.add_argument("--patch", type=int, default=0, metavar="VOXELS",
+                       help="side of a sample, a multiple of 16; smaller is quicker and sees less (default: of the task)")
     train.add_argument("--learning-rate", type=float, help=f"default {FROM_SCRATCH_RATE}, a fifth of it with --start")
     train.add_argument("--res-units", type=int, default=1, help="residual units of each level of the network")
     train.add_argument("--folds", type=int, default=FOLDS, help="parts into which patients are divided; 0 holds nothing out")
@@ -101,7 +103,8 @@ def _recipe(options: argparse.Namespace) -> Any:
     rate = options.learning_rate or (FROM_SCRATCH_RATE if options.start == "none" else FINE_TUNING_RATE)
     return Recipe(options.task, options.steps, options.batch, rate, seed=options.seed, minutes=options.minutes,
                   res_units=options.res_units, folds=options.folds, fold=options.fold, validate_every=options.validate_every,
-                  patience=options.patience, synthetic_share=options.synthetic_share, deterministic=options.deterministic)
+                  patience=options.patience, shape_kji=(options.patch,) * 3 if options.patch else (),
+                  synthetic_share=options.synthetic_share, deterministic=options.deterministic)
 
 
 def _say_event(event: dict[str, Any]) -> None:

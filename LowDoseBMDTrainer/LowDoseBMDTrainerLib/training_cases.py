@@ -172,9 +172,9 @@ def draw_from_case(rng: np.random.Generator, case: PreparedCase, task: Task,
     room = tuple(int(np.ceil(n * ROOM)) for n in task.shape_kji)
     start = np.rint(centre - np.array(room) / 2).astype(int)
     hu = cut(case.hu, start, room, int(AIR_HU)).astype(np.float32) - AIR_HU
-    seen = (0, room[0])
+    seen = 0, room[0]
     if task.target == "keypoints":
-        seen = _cut_short(rng, room[0])
+        seen = _cut_short(rng, max(0, -int(start[0])), min(room[0], case.hu.shape[0] - int(start[0])))
         hu[: seen[0]], hu[seen[1]:] = 0.0, 0.0
     points = np.array([case.points_kji[level] for level in case.points_kji]).reshape(-1, 3) - start
     varied = _variation(task.shape_kji, task.target)
@@ -215,12 +215,12 @@ def _centre(rng: np.random.Generator, case: PreparedCase, task: Task, anchors: M
     return rng.uniform(0, 1, 3) * shape
 
 
-def _cut_short(rng: np.random.Generator, slices: int) -> tuple[int, int]:
-    """First and last + 1 of the slices that are left of a cut."""
+def _cut_short(rng: np.random.Generator, first: int, end: int) -> tuple[int, int]:
+    """What is left of the slices from ``first`` up to, but not with, ``end``."""
     if rng.random() >= CUT_SHORT:
-        return 0, slices
-    where = int(rng.uniform(0.3, 0.7) * slices)
-    return (where, slices) if rng.random() < 0.5 else (0, where)
+        return first, end
+    where = first + int(rng.uniform(0.3, 0.7) * (end - first))
+    return (where, end) if rng.random() < 0.5 else (first, where)
 
 
 def cut(array: np.ndarray, start: np.ndarray, shape: tuple[int, int, int], outside: int) -> np.ndarray:

@@ -39,21 +39,26 @@ def merge_unknown(logits: torch.Tensor, target: torch.Tensor, known: torch.Tenso
     none, so that the loss is that of the marginal probability. Where the target is BODY_OR_POSTERIOR the two parts are
     added under the second.
     """
-    unknown = ~known[:, :, None, None, None]
-    if bool(unknown.any()):
-        background = torch.zeros_like(unknown)
-        background[:, 0] = True
-        together = torch.logsumexp(logits.masked_fill(~(unknown | background), HIDDEN), dim=1, keepdim=True)
-        logits = torch.cat([together, logits.masked_fill(unknown, HIDDEN)[:, 1:]], dim=1)
+    if not bool(known.all()):
+        logits = torch.cat([_one_background(logits[n:n + 1], known[n]) for n in range(len(logits))])
     either = target == BODY_OR_POSTERIOR
     if logits.shape[1] == len(PARTS) and bool(either.any()):
         body, posterior = PARTS.index("vertebral body"), PARTS.index("posterior elements")
-        parts = list(logits.split(1, dim=1))
-        both = torch.logsumexp(torch.cat([parts[body], parts[posterior]], dim=1), dim=1, keepdim=True)
-        parts[posterior] = torch.where(either, both, parts[posterior])
-        parts[body] = parts[body].masked_fill(either, HIDDEN)
-        logits, target = torch.cat(parts, dim=1), torch.where(either, posterior, target)
+        channels = list(logits.split(1, dim=1))
+        both = torch.logaddexp(channels[body], channels[posterior])
+        channels[posterior] = torch.where(either, both, channels[posterior])
+        channels[body] = channels[body].masked_fill(either, HIDDEN)
+        logits, target = torch.cat(channels, dim=1), torch.where(either, posterior, target)
     return logits, target
+
+
+def _one_background(logits: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Logits (1, C, K, J, I) with every class that is not known (C,) under background."""
+    channels = list(logits.split(1, dim=1))
+    for n in torch.nonzero(~known).flatten().tolist():
+        channels[0] = torch.logaddexp(channels[0], channels[n])
+        channels[n] = torch.full_like(channels[n], HIDDEN)
+    return torch.cat(channels, dim=1)
 
 
 def segmentation_loss(outputs: int) -> torch.nn.Module:
