@@ -21,11 +21,15 @@ from LowDoseBMDTrainerMRML.case_nodes import ANNOTATED, set_opacity, set_visible
 from slicer.i18n import tr as _
 
 from . import cursor
+from .agreement_section import AgreementSection
 from .annotation import Annotation, writeElsewhere
 from .editor import Editor
+from .evaluate_section import EvaluateSection
+from .export_section import ExportSection
 from .labels_row import KeypointsRow, LabelsRow
 from .slices_bar import SlicesBar, nextGap
 from .tools import BRUSH, CURSOR, ERASE, ToolRow
+from .train_section import TrainSection
 from .worklist import Worklist
 
 PROJECT_SETTING, ANNOTATOR_SETTING = "LowDoseBMDTrainer/Project", "LowDoseBMDTrainer/Annotator"
@@ -38,8 +42,8 @@ TITLE = "LowDoseBMD Trainer"
 class Panel:
     """Binds the widgets of LowDoseBMDTrainer.ui (``ui``) to an Annotation.
 
-    It is the host of the sections Agreement, Train, Evaluate and Export: ``project``, ``currentCase``, ``annotator``,
-    ``say`` and ``listeners`` are theirs.
+    It is the host of the sections Agreement, Train, Evaluate and Export: ``project``, ``currentCase``, ``volumeNode``,
+    ``annotator``, ``say``, ``openCase`` and ``listeners`` are theirs.
     """
 
     def __init__(self, ui: Any) -> None:
@@ -61,6 +65,8 @@ class Panel:
         ui.orderComboBox.addItem(_("in order"), IN_ORDER)
         ui.annotatorLineEdit.text = str(qt.QSettings().value(ANNOTATOR_SETTING) or "")
         self._connect()
+        self.sections = (AgreementSection(ui.agreementFrame, self), TrainSection(ui.trainFrame, self),
+                         EvaluateSection(ui.evaluateFrame, self), ExportSection(ui.exportFrame, self))
         self.annotation.listeners.append(self.update)
         self._openLast()
         self.update()
@@ -100,6 +106,11 @@ class Panel:
         return self.annotation.case
 
     @property
+    def volumeNode(self) -> Any:
+        """The CT of the open case; None when none is open."""
+        return self._live.nodes.volume_node if self._live is not None else None
+
+    @property
     def annotator(self) -> str:
         return self.ui.annotatorLineEdit.text.strip()
 
@@ -135,6 +146,8 @@ class Panel:
         """The module goes: nothing is lost."""
         self.exit()
         self.forgetScene()
+        for section in self.sections:
+            section.close()
         self.annotation.close()
 
     # --- the project ---------------------------------------------------------------------------------------------

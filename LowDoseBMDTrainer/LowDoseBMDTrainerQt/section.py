@@ -9,6 +9,7 @@ from typing import Any
 
 import qt
 import slicer
+from LowDoseBMDQt.job import jsonObject
 from LowDoseBMDQt.packages_box import PackagesBox
 from slicer.i18n import tr as _
 
@@ -42,9 +43,9 @@ class Section:
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.widget)
         self._log = ""
-        self._folder = frame.parentWidget()
-        if hasattr(self._folder, "collapsed"):
-            self._folder.connect("contentsCollapsed(bool)", lambda _collapsed=False: self.update())
+        self._fold = frame.parentWidget()
+        if hasattr(self._fold, "collapsed"):
+            self._fold.connect("contentsCollapsed(bool)", lambda _collapsed=False: self.update())
         if hasattr(self.ui, "messageLabel"):
             self.ui.messageLabel.connect("linkActivated(QString)", self._onLink)
         host.listeners.append(self.update)
@@ -52,7 +53,7 @@ class Section:
     @property
     def shown(self) -> bool:
         """Whether the section is unfolded."""
-        return not bool(getattr(self._folder, "collapsed", False))
+        return not bool(getattr(self._fold, "collapsed", False))
 
     def update(self) -> None:
         """Show the host's project and case as they are now; nothing is read while the section is folded."""
@@ -91,7 +92,7 @@ class CommandSection(Section):
         self.process = TrainerProcess(lasting)
         self._button = getattr(self.ui, button)
         self._title = self._button.text
-        self._last = ""
+        self._last, self._fraction = "", None
         self._button.connect("clicked(bool)", lambda _checked=False: self.press())
         self._ticker = qt.QTimer()
         self._ticker.interval = PROGRESS_MS
@@ -111,15 +112,20 @@ class CommandSection(Section):
         """Start the command; each section its own."""
         raise NotImplementedError
 
-    def run(self, arguments: Sequence[str], output: Path, onDone: Callable[[], None]) -> bool:
-        """Start a command whose output goes to a file, and show how far it is; False, with a sentence, when it cannot be."""
+    def run(self, arguments: Sequence[str], output: Path, onDone: Callable[[], None], result: Path | None = None) -> bool:
+        """Start a command whose output goes to a file, and show how far it is; False, with a sentence, when it cannot be.
+
+        result: the last file that the command writes. When it was written, a failure is one of some case, of which the
+        result tells.
+        """
         self.say("")
-        self._last = ""
+        self._last, self._fraction = "", None
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
-            self.process.start(arguments, output, self._onLine, lambda: self._end(onDone),
-                               lambda sentence, log: self._end(lambda: self.onFailed(sentence, log)),
-                               lambda: self._end(self.onCancelled))
+            before = modifiedAt(result)
+            self.process.start(arguments, output, self._onLine, lambda: self._end(onDone), lambda sentence, log: self._end(
+                onDone if modifiedAt(result) != before else lambda: self.onFailed(sentence, log)),
+                lambda: self._end(self.onCancelled))
         except (OSError, RuntimeError) as error:
             self.say(str(error))
             return False
@@ -134,7 +140,12 @@ class CommandSection(Section):
         self.say(_("Cancelled."))
 
     def _onLine(self, line: str) -> None:
-        self._last = line or self._last
+        """A command says how far it is in JSON, when it can, and other things in words."""
+        event = jsonObject(line)
+        if "progress" in event:
+            self._last, self._fraction = str(event["progress"]), event.get("fraction")
+        elif line and not event:
+            self._last = line
 
     def _end(self, then: Callable[[], None]) -> None:
         self._ticker.stop()
@@ -147,7 +158,8 @@ class CommandSection(Section):
         ui, running = self.ui, self.process.running
         self._button.text = _("Cancel") if running else self._title
         ui.progressBar.visible = ui.progressLabel.visible = running
-        ui.progressBar.maximum = 0  # how far it is, is not known: the bar moves
+        ui.progressBar.maximum = 0 if self._fraction is None else 1000  # without an end the bar only moves
+        ui.progressBar.value = round(1000 * (self._fraction or 0.0))
         seconds = _("{seconds:.0f} s").format(seconds=self.process.elapsed)
         ui.progressLabel.text = html.escape(" · ".join(filter(None, [self._last, seconds])))
 
@@ -155,6 +167,14 @@ class CommandSection(Section):
         self._ticker.stop()
         self.process.close()
         super().close()
+
+
+def modifiedAt(path: Path | None) -> float | None:
+    """When a file was last written; None when it is not there."""
+    try:
+        return path.stat().st_mtime if path is not None else None
+    except OSError:
+        return None
 
 
 def problemHtml(text: str) -> str:

@@ -52,7 +52,7 @@ class TrainSection(CommandSection):
         self._cases: tuple[Case, ...] = ()
         self._started: Path | None = None
         self._curves: Curves | None = None
-        self._drawn = ""
+        self._drawn = self._offered = ""
         self._stopping = False
         ui = self.ui
         for task in MODELS:
@@ -96,8 +96,7 @@ class TrainSection(CommandSection):
         self.ui.dataLabel.text = dataHtml(self._cases)
         self._readRuns()
         self._fillStarts()
-        if not self.ui.nameLineEdit.text:
-            self.ui.nameLineEdit.text = self._newName()
+        self._offerName()
         self._showExpectation()
         self._follower.start()
 
@@ -173,9 +172,15 @@ class TrainSection(CommandSection):
         self._expected = ""
         self._expecting.cancel()
         if self.host.project is not None and self._runs is not None:
+            self._offerName()
             self._fillStarts()
             self._showExpectation()
             self.tick()
+
+    def _offerName(self) -> None:
+        """A name after network and day, as long as a person gives none."""
+        if self.ui.nameLineEdit.text in ("", self._offered):
+            self.ui.nameLineEdit.text = self._offered = self._newName()
 
     def _newName(self) -> str:
         base = _("{network} {date}").format(network=self.ui.taskComboBox.currentData, date=time.strftime("%Y-%m-%d"))

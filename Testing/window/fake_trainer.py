@@ -2,8 +2,8 @@
 
 ``python fake_trainer.py SCRIPT -m LowDoseBMDTrainerLib COMMAND ...``: SCRIPT is a JSON object of lists of steps by command:
 ["say", line], ["log", event] (a line of the log of the run after ``--out``), ["sleep", seconds], ["wait stop"] (until the
-file ``stop`` is in the run), ["copy", folder] (what the folder holds, to the folder after ``-o`` or ``--out``), ["exit",
-status]. The arguments go to ``arguments.json`` beside SCRIPT.
+file ``stop`` is in the run), ["copy", folder, to] (what the folder holds; without ``to`` to the folder after ``-o`` or
+``--out``), ["exit", status]. The arguments go to ``arguments.json`` beside SCRIPT.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def wait_for_stop(_nothing: object = None) -> None:
 
 
 STEPS = {"say": lambda line: os.write(1, f"{line}\n".encode()), "log": log, "sleep": time.sleep, "wait stop": wait_for_stop,
-         "copy": lambda folder: shutil.copytree(folder, out, dirs_exist_ok=True), "exit": sys.exit}
+         "copy": lambda folder, to=None: shutil.copytree(folder, to or out, dirs_exist_ok=True), "exit": sys.exit}
 
 for name, *argument in json.loads(script.read_text(encoding="utf-8")).get(arguments[0], []):
     STEPS[name](*argument)

@@ -17,7 +17,8 @@ import slicer
 import small_torso as torso
 from LowDoseBMDLib.files.volumes import write_volume
 from LowDoseBMDLib.rois import Keypoint
-from LowDoseBMDTrainerLib.cases import Labels, Status
+from LowDoseBMDMRML.volumes import node_from_ct
+from LowDoseBMDTrainerLib.cases import Labels, Status, open_for_writing, read_image
 from LowDoseBMDTrainerLib.project import Arrival, Project, create_project
 from LowDoseBMDTrainerLib.training_log import BEST, DONE
 from reader import torso_ct
@@ -237,3 +238,182 @@ def test_a_trained_run_is_a_start_for_the_next_of_its_network(training) -> None:
     assert [box.itemText(n) for n in range(box.count)] == ["LowDoseBMD's own network", "nothing (random weights)", "run old"]
     training.ui.taskComboBox.setCurrentIndex(2)
     assert box.count == 2
+
+
+# --- evaluate ----------------------------------------------------------------------------------------------------
+
+def spread(median: float | None, worst: float | None = None) -> dict[str, float | None]:
+    return {"median": median, "worst": median if worst is None else worst, "low": None, "high": None}
+
+
+def a_record(**changes: Any) -> dict[str, Any]:
+    """What ``evaluate`` writes, as far as the panel reads it."""
+    group = {"name": "held out", "cases": 2, "patients": 2, "trabecular": [], "levels": None,
+             "structures": [{"structure": "vertebrae", "cases": 2, "dice": spread(0.91, 0.72), "nsd": spread(0.85),
+                             "hd95_mm": spread(None)}],
+             "keypoints": [{"level": "L1", "cases": 2, "error_mm": spread(3.25), "identified": 2}]}
+    return {"schema_version": 1, "title": "the run old", "task": "bones", "by_exposure": [group], "cases": [],
+            "worst": [{"case": "0002", "subject": "vertebrae", "caption": "Vertebrae: Dice 0.72"}],
+            "left_out": [{"case": "0003", "why": "it is not completed"}]} | changes
+
+
+@pytest.fixture
+def a_run(a_project: Project) -> Path:
+    """A finished run of the bones, 0002 held out."""
+    folder = a_project.runs_folder / "old"
+    folder.mkdir(parents=True)
+    (folder / BEST).write_bytes(b"weights")
+    lines = [START, VALIDATION, END]
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.fixture
+def a_written_evaluation(tmp_path: Path) -> Path:
+    folder = tmp_path / "written"
+    folder.mkdir()
+    (folder / "evaluation.html").write_text("<html></html>")
+    (folder / "scores.json").write_text(json.dumps(a_record()))
+    return folder
+
+
+def test_scores_are_shown_with_what_they_are_worth_and_the_worst_case_opens(section, a_run, offer,
+                                                                           a_written_evaluation: Path) -> None:
+    offer(evaluate=[["say", json.dumps({"progress": "case 0002, 1 of 1: bones", "fraction": 0.25})], ["sleep", 1.0],
+                    ["copy", str(a_written_evaluation)], ["exit", 1]])
+    page = section("evaluate_section", "EvaluateSection")
+    assert page.ui.casesComboBox.currentText == "held out of the training (1)" and not page.ui.reportButton.enabled
+    page.ui.evaluateButton.click()
+    page.until(lambda: "1 of 1: bones" in page.ui.progressLabel.text)
+    assert page.ui.progressBar.value == 250 and page.ui.evaluateButton.text == "Cancel"
+    page.until(lambda: not page.part.process.running)
+    assert offer() == ["evaluate", str(a_run), str(page.project.folder), "-o", str(a_run / "evaluation"), "--json",
+                       "--cases", "0002"]
+    assert rows(page.ui.scoresTable) == [["Vertebrae", "0.91 (worst 0.72)", "0.85", "-"]]
+    assert page.ui.keypointsLabel.text == "L1: 3.2 mm off (median), identified in 2 of 2"
+    assert "held out of the training" in page.ui.factsLabel.text and "0003: it is not completed" in page.ui.factsLabel.text
+    assert page.ui.messageLabel.text == "", "some case failed, which the scores tell"
+    page.ui.worstTable.cellClicked.emit(0, 0)
+    assert page.host.opened == ["0002"]
+    assert page.ui.reportButton.enabled
+
+
+def test_scores_on_cases_that_were_trained_on_are_called_that(section, a_run) -> None:
+    folder = a_run / "evaluation"
+    folder.mkdir()
+    record = a_record()
+    record["by_exposure"][0]["name"] = "trained on"
+    (folder / "scores.json").write_text(json.dumps(record))
+    page = section("evaluate_section", "EvaluateSection")
+    assert "how well it remembers" in page.ui.factsLabel.text
+
+
+def test_an_evaluation_that_fails_or_is_damaged_says_so(section, a_run, offer) -> None:
+    offer(evaluate=[["say", "lowdosebmd-train: there is no case to score"], ["exit", 2]])
+    page = section("evaluate_section", "EvaluateSection")
+    page.ui.evaluateButton.click()
+    page.until(lambda: "no case to score" in page.ui.messageLabel.text)
+    assert page.ui.messageLabel.text.startswith("<span style='color:#a11622'>there is no case")
+    (a_run / "evaluation").mkdir(exist_ok=True)
+    (a_run / "evaluation" / "scores.json").write_text("{")
+    page.host.tell()
+    assert "is damaged" in page.ui.messageLabel.text
+
+
+# --- export ------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def a_written_bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "card.md").write_text("# Bones 0.2\n\nTrained on 1 case.\n")
+    return folder
+
+
+def test_an_exported_set_is_where_lowdosebmd_looks_and_its_card_is_shown(section, a_run, offer, tmp_path: Path,
+                                                                        a_written_bundle: Path) -> None:
+    (a_run / "evaluation").mkdir()
+    (a_run / "evaluation" / "scores.json").write_text("{}")
+    place = tmp_path / "models" / "ward-3" / "bones"
+    offer(export=[["copy", str(a_written_bundle), str(place)]])
+    page = section("export_section", "ExportSection")
+    assert page.ui.runComboBox.currentText == "old (bones, Dice 0.50)" and "gets the scores" in page.ui.factsLabel.text
+    page.ui.setLineEdit.text, page.ui.versionLineEdit.text = "ward 3", "0.2"
+    page.ui.exportButton.click()
+    page.until(lambda: not page.part.process.running)
+    assert offer() == ["export", str(a_run), "--version", "0.2", "--evaluation", str(a_run / "evaluation"), "--install",
+                       "ward-3"]
+    assert "<b>ward-3</b>" in page.ui.resultLabel.text and "Trained on 1 case" in page.ui.cardBrowser.toPlainText()
+    assert "would be replaced" in page.ui.factsLabel.text
+    page.session.answer(0x10000)
+    page.ui.exportButton.click()
+    assert not page.part.process.running, "declined"
+    page.session.answer(0x4000)
+    page.ui.exportButton.click()
+    page.until(lambda: not page.part.process.running)
+    assert offer()[-1] == "--replace"
+
+
+def test_labels_of_the_current_case_go_out_for_itk_snap(section, a_run, offer, tmp_path: Path) -> None:
+    offer(labels=[["say", "done"]])
+    page = section("export_section", "ExportSection")
+    assert not page.ui.itksnapButton.enabled
+    page.host.currentCase = page.project.case("0001")
+    page.host.tell()
+    page.session.answer(str(tmp_path))
+    page.ui.itksnapButton.click()
+    page.until(lambda: not page.part.process.running)
+    assert offer() == ["labels", str(page.project.folder), "0001", "--itksnap", str(tmp_path / "0001-itksnap")]
+    assert "0001-itksnap" in page.ui.resultLabel.text
+
+
+def test_without_a_run_nothing_is_exported(section) -> None:
+    page = section("export_section", "ExportSection")
+    assert not page.ui.exportButton.enabled and "Train a network first" in page.ui.factsLabel.text
+
+
+# --- agreement ---------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def two_readings(a_project: Project) -> Any:
+    """Case 0001, drawn by AB and, moved by two voxels, by CD, who set L1 3 mm lower."""
+    case = a_project.case("0001")
+    other = Labels(torso.geometry(), {"vertebrae": torso.box((14, 20, 28), (30, 20, 24))},
+                   (Keypoint("L1", (0.0, 40.0, -343.0)),))
+    with open_for_writing(case, "CD") as writing:
+        writing.save_reading("CD", other)
+    return a_project.case("0001")
+
+
+def test_one_annotator_alone_is_no_agreement(section, a_project: Project) -> None:
+    page = section("agreement_section", "AgreementSection")
+    assert "Open a case" in page.ui.factsLabel.text
+    page.host.currentCase = a_project.case("0001")
+    page.host.tell()
+    assert "drawn by AB only" in page.ui.factsLabel.text and not page.ui.compareButton.enabled
+
+
+def test_two_readings_are_compared_shown_as_a_map_and_visited(section, two_readings, a_project: Project) -> None:
+    page = section("agreement_section", "AgreementSection")
+    page.host.volumeNode = node_from_ct(slicer.mrmlScene, read_image(two_readings), "0001")
+    page.host.currentCase = two_readings
+    page.host.tell()
+    assert page.ui.compareButton.enabled and page.ui.scoresTable.rowCount == 0
+    page.ui.compareButton.click()
+    page.until(lambda: not page.part.process.running, 60.0)
+    assert page.ui.messageLabel.text == ""
+    # 30 slices each, 28 of them in common: 2 * 28 / 60
+    title, dice, nsd, hd95, mean = cells(page.ui.scoresTable, 0)
+    assert (title, dice) == ("Vertebrae", "0.93") and float(hd95) > float(mean) > 0 and 0 < float(nsd) <= 1
+    assert page.ui.keypointsLabel.text == "L1: 3.0 mm apart"
+    page.ui.mapCheckBox.checked = True
+    page.until(lambda: slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
+    node, = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    assert list(node.GetSegmentation().GetSegmentIDs()) == ["only AB", "only CD"]
+    assert page.ui.spotsTable.rowCount > 0
+    page.ui.spotsTable.cellClicked.emit(0, 0)
+    red = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed").GetSliceToRAS().GetElement(2, 3)
+    place = page.part.pair.places[0].position_lps_mm
+    assert red == pytest.approx(place[2], abs=0.01)
+    page.ui.mapCheckBox.checked = False
+    assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
