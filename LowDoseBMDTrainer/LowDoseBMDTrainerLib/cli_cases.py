@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from LowDoseBMDLib.cli_output import SOME_FAILED, say
 
 from .cases import Case, Status, open_for_writing, read_image, read_labels, readers_of, writer_of
+
+if TYPE_CHECKING:
+    from .mapping import Mapped
 
 DONE = 0
 
@@ -16,7 +20,6 @@ DONE = 0
 def add_case_commands(commands: argparse._SubParsersAction) -> None:
     """Add the commands, with their options, to those of the command line."""
     from .importing import LAYOUTS
-    from .mapping import SCHEMES
 
     new = commands.add_parser("new", help="an empty project of cases to annotate")
     new.add_argument("project", type=Path, help="folder that is not there yet, or empty")
@@ -30,10 +33,7 @@ def add_case_commands(commands: argparse._SubParsersAction) -> None:
     take.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help="how the data set lies on the disk (auto: by "
                       "its file names)")
     take.add_argument("--labels", type=Path, help="label map or segmentation of the only CT")
-    numbering = take.add_mutually_exclusive_group()
-    numbering.add_argument("--names", type=Path, help="names of the labels: ITK-SNAP label descriptions, CSV (id, "
-                           "structure) or JSON")
-    numbering.add_argument("--scheme", choices=tuple(SCHEMES), help="numbering of the labels, where there are no names")
+    _add_names(take)
     take.add_argument("--copy", action="store_true", help="keep the CTs in the project, without anything of the patient")
     take.add_argument("--to-check", action="store_true", help="imported labels are in progress until a person has looked")
     take.set_defaults(run=run_import)
@@ -53,12 +53,27 @@ def add_case_commands(commands: argparse._SubParsersAction) -> None:
     change.add_argument("--annotator", required=True, help="who says so, such as initials")
     change.set_defaults(run=run_set)
 
-    out = commands.add_parser("labels", help="image, segmentation and label descriptions of a case for ITK-SNAP")
-    out.add_argument("project", type=Path)
-    out.add_argument("case")
-    out.add_argument("--itksnap", type=Path, required=True, metavar="OUT", help="folder to write to")
-    out.add_argument("--reader", help="the reading of this person instead of the truth")
-    out.set_defaults(run=run_labels)
+    labels = commands.add_parser("labels", help="the labels of a case to ITK-SNAP, and from it or any other program")
+    labels.add_argument("project", type=Path)
+    labels.add_argument("case")
+    way = labels.add_mutually_exclusive_group(required=True)
+    way.add_argument("--itksnap", type=Path, metavar="OUT", help="folder for image, segmentation, label descriptions and a "
+                     "workspace")
+    way.add_argument("--take", type=Path, metavar="FILE", help="label map or segmentation whose labels replace those of the "
+                     "case; names as of import")
+    labels.add_argument("--annotator", help="who drew them, with --take, such as initials")
+    labels.add_argument("--reader", help="write the reading of this person instead of the truth")
+    _add_names(labels)
+    labels.set_defaults(run=run_labels)
+
+
+def _add_names(command: argparse.ArgumentParser) -> None:
+    from .mapping import SCHEMES
+
+    numbering = command.add_mutually_exclusive_group()
+    numbering.add_argument("--names", type=Path, help="names of the labels: ITK-SNAP label descriptions, CSV (id, "
+                           "structure) or JSON")
+    numbering.add_argument("--scheme", choices=tuple(SCHEMES), help="numbering of the labels, where there are no names")
 
 
 def run_new(options: argparse.Namespace) -> int:
@@ -85,21 +100,19 @@ def run_import(options: argparse.Namespace) -> int:
         problems += bool(done.problem)
         name = done.case.name if done.case else "-"
         say(f"[{number}/{len(found)}] {name} {done.outcome}: {done.place}")
-        for line in _import_lines(done):
+        for line in [done.problem] * bool(done.problem) + (_mapped_lines(done.mapped) if done.mapped else []):
             say(f"    {line}")
     say(", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()))
     return SOME_FAILED if problems else DONE
 
 
-def _import_lines(done) -> list[str]:
-    lines = [done.problem] if done.problem else []
-    if done.mapped is not None:
-        lines += [f"{name}: {_short(labels) or 'not in this CT'}" for name in done.mapped.labels.masks
-                  for labels in [done.mapped.mapped.get(name, ())]]
-        points = ", ".join(point.level for point in done.mapped.labels.keypoints)
-        lines += [f"keypoints: {points or 'none'}", *done.mapped.notes]
-        lines += [f"not mapped: {_short(done.mapped.unmapped)}"] if done.mapped.unmapped else []
-        lines += [f"not drawn: {', '.join(done.mapped.missing)}"] if done.mapped.missing else []
+def _mapped_lines(mapped: Mapped) -> list[str]:
+    """What a person reads of what became of a label map."""
+    lines = [f"{name}: {_short(mapped.mapped.get(name, ())) or 'not in this CT'}" for name in mapped.labels.masks]
+    points = ", ".join(point.level for point in mapped.labels.keypoints)
+    lines += [f"keypoints: {points or 'none'}", *mapped.notes]
+    lines += [f"not mapped: {_short(mapped.unmapped)}"] if mapped.unmapped else []
+    lines += [f"not drawn: {', '.join(mapped.missing)}"] if mapped.missing else []
     return lines
 
 
@@ -160,14 +173,29 @@ def run_set(options: argparse.Namespace) -> int:
 
 
 def run_labels(options: argparse.Namespace) -> int:
-    """Write what ITK-SNAP opens."""
+    """Write what ITK-SNAP opens, or take in what was drawn with it."""
     from .itksnap import WORKSPACE, export_workspace
     from .project import open_project
 
     case = open_project(options.project).case(options.case)
+    if options.take:
+        return _take(case, options)
     ct = read_image(case)
     covered = export_workspace(options.itksnap, ct, read_labels(case, options.reader, ct.geometry))
     say(f"{options.itksnap / WORKSPACE}: open it with ITK-SNAP")
     if covered:
         say(f"smaller structures lie over {', '.join(covered)}; importing the segmentation again restores vertebrae")
+    return DONE
+
+
+def _take(case: Case, options: argparse.Namespace) -> int:
+    from .importing import read_meaning, take_labels
+
+    if not options.annotator:
+        raise ValueError("--take needs --annotator: who drew the labels")
+    with open_for_writing(case, options.annotator) as writing:
+        mapped = take_labels(writing, options.take, read_meaning(options.names, options.scheme))
+        say(f"{case.name}: labels of {options.take} by {options.annotator}")
+    for line in _mapped_lines(mapped):
+        say(f"    {line}")
     return DONE

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from LowDoseBMDLib.ctvolume import CTVolume
 from LowDoseBMDLib.failures import is_memory
 from LowDoseBMDLib.files.read import read_ct
+from LowDoseBMDLib.rois import NO_VOXELS
 
-from .cases import LABELS, Case, Status, open_for_writing, write_anatomy
+from .cases import LABELS, Case, Status, Writing, open_for_writing, read_image, read_labels, write_anatomy
 from .layouts import ctspine1k, plain, ribseg, totalsegmentator, verse
 from .layouts.found import Found
 from .mapping import SCHEMES, Mapped, lists_what_is_there, read_names
@@ -73,7 +74,7 @@ def find_all(sources: Sequence[Path], options: ImportOptions = ImportOptions()) 
     """
     if options.layout not in LAYOUTS:
         raise ValueError(f"the layout {options.layout!r} is not known; use one of {', '.join(LAYOUTS)}")
-    names = _names(options)
+    names = read_meaning(options.names, options.scheme)
     found: dict[tuple[Path, ...], Found] = {}
     for source in sources:
         if not source.exists():
@@ -85,13 +86,16 @@ def find_all(sources: Sequence[Path], options: ImportOptions = ImportOptions()) 
     return list(found.values())
 
 
-def _names(options: ImportOptions) -> plain.Names | None:
-    if options.scheme is None:
-        path = options.names
-        return plain.Names(read_names(path), lists_what_is_there(path)) if path else None
-    if options.scheme not in SCHEMES:
-        raise ValueError(f"the scheme {options.scheme!r} is not known; use one of {', '.join(SCHEMES)}")
-    return plain.Names(SCHEMES[options.scheme])
+def read_meaning(names: Path | None, scheme: str | None) -> plain.Names | None:
+    """What labels mean, by a file of names or a key of mapping.SCHEMES; None when neither is given.
+
+    Raises ValueError for an unknown scheme or a file that is none of names, OSError when it is not there.
+    """
+    if scheme is None:
+        return plain.Names(read_names(names), lists_what_is_there(names)) if names else None
+    if scheme not in SCHEMES:
+        raise ValueError(f"the scheme {scheme!r} is not known; use one of {', '.join(SCHEMES)}")
+    return plain.Names(SCHEMES[scheme])
 
 
 def _found_in(source: Path, options: ImportOptions, names: plain.Names | None) -> list[Found]:
@@ -120,7 +124,7 @@ def _import(project: Project, found: Found, options: ImportOptions) -> Imported:
         patient = found.patient or (_patient_of(found.sources[0]) if found.dicom else None)
     except (ValueError, OSError, MemoryError) as error:
         sentence = "it does not fit into this computer's memory" if is_memory(error) else str(error)
-        case = project.add_unreadable(found.place, sentence, found.source)
+        case = project.add_unreadable(found.place, sentence, found.source, found.series)
         return Imported(found.place, UNREADABLE, case, sentence)
     mapped, problem = _labels(found, ct)
     arrival = _arrival(found, ct, patient, mapped, options)
@@ -146,7 +150,7 @@ def _labels(found: Found, ct: CTVolume) -> tuple[Mapped | None, str]:
 
 
 def _arrival(found: Found, ct: CTVolume, patient: str | None, mapped: Mapped | None, options: ImportOptions) -> Arrival:
-    series = ct.acquisition.series_uid if found.dicom else None
+    series = (found.series or ct.acquisition.series_uid) if found.dicom else None
     if mapped is None:
         return Arrival(series, patient, found.source)
     status = Status.IN_PROGRESS if mapped.missing or options.to_check else Status.COMPLETED
@@ -167,6 +171,22 @@ def _add_labels(case: Case, found: Found, mapped: Mapped | None, arrival: Arriva
             write_anatomy(case.folder, mapped.anatomy.labels, mapped.anatomy.geometry, mapped.anatomy.names)
         writing.set_status(arrival.status, arrival.reason)
         return Imported(found.place, LABELS_ADDED, writing.case, problem, mapped)
+
+
+def take_labels(writing: Writing, path: Path, meaning: plain.Names | None = None) -> Mapped:
+    """Labels of a case from a file that was drawn elsewhere, such as ITK-SNAP's, in place of its own.
+
+    A structure that was drawn before and is not in the file is empty now. Keypoints stay, where the case has some. Raises
+    ValueError when the file cannot be read, or holds no bone; the case is as it was then.
+    """
+    before = read_labels(writing.case)
+    mapped = plain.reader(path, meaning)(read_image(writing.case))
+    if not mapped.labels.masks:
+        raise ValueError(f"{path.name} holds nothing that is drawn here; its labels: {', '.join(mapped.unmapped) or 'none'}")
+    masks = dict.fromkeys(before.masks, NO_VOXELS) | dict(mapped.labels.masks)
+    labels = replace(mapped.labels, masks=masks, keypoints=before.keypoints or mapped.labels.keypoints)
+    writing.save(labels)
+    return replace(mapped, labels=labels)
 
 
 def _patient_of(path: Path) -> str | None:

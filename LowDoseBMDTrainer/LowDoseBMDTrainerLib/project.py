@@ -140,25 +140,24 @@ class Project:
         case = Case(Path(), "", str(Path(image).resolve()), arrival.series, "", arrival.status, arrival.annotator,
                     arrival.reason, source=arrival.source, synthetic=arrival.synthetic, fingerprint=fingerprint_of(ct),
                     geometry=ct.geometry)
-        with self._adding():
-            cases = self.cases()
+        with self._adding() as cases:
             for there in cases:
                 if there.fingerprint == case.fingerprint:
                     raise CaseThere(there)
-            unread = next((each for each in cases if _unread(each) and each.image == case.image), None)
-            return self._place(case, arrival, ct if copy else None, unread)
+            return self._place(case, arrival, cases, ct if copy else None, _unread(case, cases))
 
-    def add_unreadable(self, image: Path, problem: str, source: str = "") -> Case:
+    def add_unreadable(self, image: Path, problem: str, source: str = "", series: str | None = None) -> Case:
         """A case that only says why its CT cannot be read, or the one that says so already."""
-        case = Case(Path(), "", str(Path(image).resolve()), problem=problem, source=source)
-        with self._adding():
-            there = next((each for each in self.cases() if _unread(each) and each.image == case.image), None)
+        case = Case(Path(), "", str(Path(image).resolve()), series, problem=problem, source=source)
+        with self._adding() as cases:
+            there = _unread(case, cases)
             if there is not None:
                 write_case(replace(there, problem=problem, changed=time_now()))
                 return read_case(there.folder)
-            return self._place(case, Arrival(), None)
+            return self._place(case, Arrival(), cases)
 
-    def _place(self, case: Case, arrival: Arrival, copied: CTVolume | None, instead_of: Case | None = None) -> Case:
+    def _place(self, case: Case, arrival: Arrival, cases: tuple[Case, ...], copied: CTVolume | None = None,
+               instead_of: Case | None = None) -> Case:
         """Write a case aside and rename its folder, so that no half of one is ever seen."""
         home = self.folder / CASES
         aside = home / f".{uuid.uuid4().hex[:12]}-case"
@@ -167,7 +166,7 @@ class Project:
             write_volume(aside / IMAGE_COPY, copied.hu, copied.geometry)
             case = replace(case, image=str(aside / IMAGE_COPY), series=None)
         now = time_now()
-        case = replace(case, folder=aside, patient=self._patient(arrival.patient), created=now, changed=now)
+        case = replace(case, folder=aside, patient=self._patient(arrival.patient, cases), created=now, changed=now)
         if arrival.labels is not None:
             write_labels(aside / LABELS, aside / KEYPOINTS, arrival.labels)
         if arrival.anatomy is not None:
@@ -183,8 +182,8 @@ class Project:
         return read_case(folder)
 
     @contextmanager
-    def _adding(self) -> Iterator[None]:
-        """Alone among those who add cases. Raises ValueError when another takes longer than WAIT_SECONDS."""
+    def _adding(self) -> Iterator[tuple[Case, ...]]:
+        """All cases, while nobody else can add one. Raises ValueError when another takes longer than WAIT_SECONDS."""
         until = time.monotonic() + WAIT_SECONDS
         while True:
             try:
@@ -196,19 +195,18 @@ class Project:
                 time.sleep(_POLL_SECONDS)
         try:
             remove_unfinished(self.folder / CASES)
-            yield
+            yield self.cases()
         finally:
             held.release()
 
-    def _patient(self, identity: str | None) -> str:
+    def _patient(self, identity: str | None, cases: tuple[Case, ...]) -> str:
         """The number of a patient: the one given before to the same identity, else the next."""
         path = self.folder / PATIENTS
-        data = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {
-            "key": secrets.token_hex(32), "next": 1, "numbers": {}}
+        data = _patients(path)
         digest = identity and hmac.new(bytes.fromhex(data["key"]), identity.encode(), hashlib.sha256).hexdigest()
         number = data["numbers"].get(digest)
         if number is None:
-            taken = (int(case.patient) for case in self.cases() if case.patient.isdecimal())
+            taken = (int(case.patient) for case in cases if case.patient.isdecimal())
             number = max(data["next"], max(taken, default=0) + 1)
             data["next"] = number + 1
             if digest:
@@ -217,9 +215,23 @@ class Project:
         return str(number)
 
 
-def _unread(case: Case) -> bool:
-    """It was added without its CT: there is no work in it."""
-    return bool(case.problem and case.image and case.geometry is None)
+def _patients(path: Path) -> dict[str, Any]:
+    """Raises ValueError when the file is there but not whole."""
+    if not path.exists():
+        return {"key": secrets.token_hex(32), "next": 1, "numbers": {}}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        bytes.fromhex(data["key"]), int(data["next"]), dict(data["numbers"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}), so that patients cannot be recognised. Put a copy of it back, "
+                         "or remove it: then patients that are added from now on get new numbers.") from None
+    return data
+
+
+def _unread(case: Case, cases: tuple[Case, ...]) -> Case | None:
+    """The case of the same image that was added without its CT, so that there is no work in it."""
+    return next((each for each in cases if each.problem and each.geometry is None and each.image == case.image
+                 and each.series in (None, case.series)), None)
 
 
 def create_project(folder: Path, title: str = "") -> Project:

@@ -282,6 +282,12 @@ def test_patients_are_numbers_by_a_secret_hash(project: Project, tmp_path: Path)
     assert (project.folder / ".patients.json").stat().st_mode & 0o077 == 0
 
 
+def test_a_damaged_key_of_patients_is_named(project: Project, tmp_path: Path) -> None:
+    (project.folder / ".patients.json").write_text('{"next": 3}')
+    with pytest.raises(ValueError, match="patients.json cannot be read"):
+        project.add(ct_file(tmp_path / "images"))
+
+
 def test_a_patients_group_is_set_by_number_only(case: Case) -> None:
     with open_for_writing(case, "AB") as writing:
         writing.set_patient("7")

@@ -19,7 +19,7 @@ from LowDoseBMDLib.files.read import read_label_map
 from LowDoseBMDLib.files.segmentation import write_segmentation
 from LowDoseBMDLib.files.volumes import write_volume
 from LowDoseBMDLib.geometry import Geometry
-from LowDoseBMDLib.rois import Rois
+from LowDoseBMDLib.rois import Keypoint, Rois
 from LowDoseBMDLib.schemes import PUBLIC
 from LowDoseBMDTrainerLib.cases import Labels, Status, open_for_writing, read_anatomy, read_history, read_image, read_labels
 from LowDoseBMDTrainerLib.cli import main
@@ -369,6 +369,18 @@ def test_a_dicom_folder_is_referred_to_with_its_series(project: Project, tmp_pat
     np.testing.assert_array_equal(read_image(done.case).hu, np.clip(volume.hu, -1000, 1100))
 
 
+def test_two_dicom_studies_of_one_folder_that_cannot_be_read_are_two_cases(project: Project, tmp_path: Path) -> None:
+    for study in ("1.2.1", "1.2.2"):
+        volume = small_cases.ct()
+        write_ct_series(tmp_path / study, CTVolume(np.full_like(volume.hu, 40), volume.geometry), study)
+        (tmp_path / "flat").mkdir(exist_ok=True)
+        for file in (tmp_path / study).iterdir():
+            file.rename(tmp_path / "flat" / f"{study}-{file.name}")
+    assert [each.outcome for each in take(project, tmp_path / "flat")] == ["cannot be read"] * 2
+    assert [each.outcome for each in take(project, tmp_path / "flat")] == ["cannot be read"] * 2
+    assert len({case.series for case in project.cases()}) == len(project.cases()) == 2
+
+
 def test_what_cannot_be_read_is_marked_and_the_rest_goes_on(project: Project, tmp_path: Path) -> None:
     folder = ct_file(tmp_path / "a", 1, "b.nii.gz").parent
     whole = (folder / "b.nii.gz").read_bytes()
@@ -416,6 +428,30 @@ def test_a_project_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["labels", str(project), "0001", "--itksnap", str(tmp_path / "snap")]) == 0
     assert {path.name for path in (tmp_path / "snap").iterdir()} == {"image.nii.gz", "segmentation.nii.gz", "labels.txt",
                                                                      "workspace.itksnap", "keypoints.mrk.json"}
+
+
+def test_what_was_drawn_in_itk_snap_comes_back_into_its_case(project: Project, tmp_path: Path,
+                                                             capsys: pytest.CaptureFixture[str]) -> None:
+    """Ribs were moved and scapulae wiped out there, under names of the person's own; the keypoint of the case stays."""
+    case, grid = project.add(ct_file(tmp_path / "a")), small_cases.geometry()
+    point = (Keypoint("L1", (1.0, 20.0, -100.0)),)
+    with open_for_writing(case, "AB") as writing:
+        writing.save(Labels(grid, {"ribs": block((2, 2, 2)), "scapulae": block((9, 2, 2))}, point))
+    assert main(["labels", str(project.folder), "0001", "--itksnap", str(tmp_path / "snap")]) == 0
+    drawn = label_file(tmp_path / "snap" / "segmentation.nii.gz", (4, (5, 2, 2)), (6, (15, 2, 2)))
+    named = [SnapLabel(4, "Ribs", (0, 0, 1)), SnapLabel(6, "T12", (9, 9, 9))]
+    write_label_descriptions(tmp_path / "snap" / "labels.txt", named)
+    take = ["labels", str(project.folder), "0001", "--take", str(tmp_path / "snap" / "segmentation.nii.gz")]
+    assert main(take) == 2 and "--annotator" in capsys.readouterr().err
+    assert main([*take, "--annotator", "CD"]) == 0
+    assert "    vertebrae: T12" in capsys.readouterr().out.splitlines()
+    labels = read_labels(project.case("0001"))
+    same_region(labels, "ribs", drawn == 4, grid)
+    same_region(labels, "vertebrae", drawn == 6, grid)
+    assert labels.masks["scapulae"].empty and labels.keypoints == point and project.case("0001").annotator == "CD"
+    label_file(tmp_path / "snap" / "segmentation.nii.gz", (77, (5, 2, 2)))
+    assert main([*take, "--annotator", "CD"]) == 2 and "label 77" in capsys.readouterr().err
+    same_region(read_labels(project.case("0001")), "ribs", drawn == 4, grid)
 
 
 @pytest.mark.parametrize("arguments", [

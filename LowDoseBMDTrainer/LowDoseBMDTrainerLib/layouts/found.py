@@ -20,7 +20,8 @@ class Found:
 
     sources: the volume file, or the DICOM files of one study. place: what a case refers to: the file, or the folder that
     holds the DICOM files. source: what kind of data it is, with the set's own name of the case, never a patient's. patient:
-    what tells the patient from others; None when nothing is known. read_labels: None when there are none.
+    what tells the patient from others; None when nothing is known. read_labels: None when there are none. series: UID of the
+    only CT series of a DICOM study, else None.
     """
 
     sources: tuple[Path, ...]
@@ -29,3 +30,4 @@ class Found:
     patient: str | None = None
     read_labels: ReadLabels | None = None
     dicom: bool = False
+    series: str | None = None

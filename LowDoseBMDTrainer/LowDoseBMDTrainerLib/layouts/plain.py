@@ -51,7 +51,7 @@ def find(source: Path, labels: Path | None = None, names: Names | None = None) -
     if len(found) != 1:
         raise ValueError(f"{source} holds {len(found)} CTs, so that it is not known to which {labels.name} belongs; give "
                          "one CT")
-    return [replace(found[0], read_labels=_reader(labels, names))]
+    return [replace(found[0], read_labels=reader(labels, names))]
 
 
 def _of_studies(studies: list[Study], names: Names | None) -> list[Found]:
@@ -60,7 +60,8 @@ def _of_studies(studies: list[Study], names: Names | None) -> list[Found]:
     for study in studies:
         path = study.sources[0]
         if study.dicom:
-            found.append(Found(study.sources, Path(study.place), "DICOM", dicom=True))
+            series = study.names[1] if len(study.names) == 2 else None
+            found.append(Found(study.sources, Path(study.place), "DICOM", dicom=True, series=series))
         elif study.labels:
             found.append(_of_volume(path, study.labels, names))
         elif not _is_label_map(path) or _image_of(path, files) is None:
@@ -71,17 +72,18 @@ def _of_studies(studies: list[Study], names: Names | None) -> list[Found]:
 
 def _of_volume(path: Path, labels: Path | None, names: Names | None) -> Found:
     kind = {"nifti": "NIfTI", "nrrd": "NRRD", "metaimage": "MetaImage"}.get(kind_of(path) or "", "DICOM")
-    return Found((path,), path, kind, read_labels=labels and _reader(labels, names))
+    return Found((path,), path, kind, read_labels=labels and reader(labels, names))
 
 
 def _of_workspace(path: Path, names: Names | None) -> Found:
     workspace = read_workspace(path)
     names = names or Names({label.index: label.name for label in workspace.labels}, complete=False)
     labels = workspace.segmentation
-    return Found((workspace.image,), workspace.image, "ITK-SNAP workspace", read_labels=labels and _reader(labels, names))
+    return Found((workspace.image,), workspace.image, "ITK-SNAP workspace", read_labels=labels and reader(labels, names))
 
 
-def _reader(labels: Path, names: Names | None) -> ReadLabels:
+def reader(labels: Path, names: Names | None) -> ReadLabels:
+    """What reads a file of labels."""
     return partial(map_file, labels) if names is None else partial(map_file, labels, names=names.names,
                                                                     complete=names.complete)
 
