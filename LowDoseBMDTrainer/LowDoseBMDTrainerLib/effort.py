@@ -49,6 +49,10 @@ def complete(writing: Writing, final: Labels, seconds: float = 0.0) -> Effort:
     return effort
 
 
+RECENT = 5
+"""Cases over which the curve of minutes runs."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """One completed case. when: ISO 8601, UTC."""
@@ -79,3 +83,53 @@ def trend(found: Sequence[Cost]) -> tuple[float, float] | None:
     if third < 2:
         return None
     return fmean(cost.effort.seconds for cost in found[:third]), fmean(cost.effort.seconds for cost in found[-third:])
+
+
+def sentence(found: Sequence[Cost]) -> str:
+    """How many cases, how long they took, and whether they take less time by now."""
+    if not found:
+        return "No completed case has a time yet: it is recorded when a case is completed in the window."
+    mean = fmean(cost.effort.seconds for cost in found) / 60
+    text = f"{len(found)} completed, {mean:.1f} minutes on average"
+    both = trend(found)
+    if both is None:
+        return f"{text}. With six or more, the first are compared with the last."
+    before, now = (seconds / 60 for seconds in both)
+    change = "" if before == 0 else f" ({100 * (now - before) / before:+.0f} %)"
+    return f"{text}; the first third took {before:.1f}, the last {now:.1f}{change}."
+
+
+COLUMNS: tuple[str, ...] = ("case", "completed", "annotator", "seconds", "changed_voxels", "dice_with_proposal")
+"""Of effort.csv, one row a completed case, in the order in which they were completed."""
+
+
+def table(found: Sequence[Cost]) -> list[list[object]]:
+    """The rows of effort.csv."""
+    return [[cost.case, cost.when, cost.annotator, round(cost.effort.seconds, 1), cost.effort.changed_voxels,
+             None if cost.effort.dice is None else round(cost.effort.dice, 4)] for cost in found]
+
+
+def draw_curve(found: Sequence[Cost]) -> bytes:
+    """PNG: minutes of each case and their running mean over five, and Dice between proposal and final labels."""
+    from LowDoseBMDLib.report.agreement_figures import as_file
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.0, 4.2), facecolor="white", layout="constrained")
+    time, dice = figure.subplots(2, 1, sharex=True)
+    place = np.arange(1, len(found) + 1)
+    minutes = np.array([cost.effort.seconds / 60 for cost in found])
+    shared = np.array([np.nan if cost.effort.dice is None else cost.effort.dice for cost in found])
+    for axes, values, colour in ((time, minutes, "#0072b2"), (dice, shared, "#d55e00")):
+        axes.plot(place, values, "o", color=colour, markersize=4)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    recent = [minutes[max(0, n - RECENT):n].mean() for n in place]
+    time.plot(place, recent, color="#0072b2", linewidth=1.2, label=f"mean of the last {RECENT}")
+    time.legend(fontsize=8, frameon=False)
+    time.set_ylim(bottom=0)
+    time.set_ylabel("minutes", fontsize=9)
+    dice.set_ylim(top=1.005)
+    dice.set_ylabel("Dice, proposal\nto final labels", fontsize=9)
+    dice.set_xlabel("completed cases, in their order", fontsize=9)
+    dice.xaxis.get_major_locator().set_params(integer=True)
+    return as_file(figure, "png")

@@ -73,14 +73,17 @@ class Comparison:
     """Two readings of one case.
 
     structures: those that at least one of them drew, in the registry's order. keypoint_mm: by level, infinite where
-    only one placed it. worst_slice: the k index with most voxels of disagreement, None when there are none;
-    worst_lps_mm: the middle of these voxels. spots: the largest first.
+    only one placed it. disagreement: every voxel that differs; beyond: those of them that lie further than the tolerance
+    from what the other drew. worst_slice: the k index with most voxels of ``beyond``, or of disagreement where that is
+    empty, None when they are the same; worst_lps_mm: the middle of these voxels. spots: parts of ``beyond``, the largest
+    first.
     """
 
     geometry: Geometry
     structures: tuple[StructureAgreement, ...]
     keypoint_mm: Mapping[str, float]
     disagreement: DisagreementMap
+    beyond: DisagreementMap
     worst_slice: int | None
     worst_lps_mm: tuple[float, float, float] | None
     spots: tuple[Spot, ...]
@@ -97,10 +100,12 @@ def compare_readings(a: Labels, b: Labels, tolerance_mm: float = TOLERANCE_MM) -
     pairs = {name: (a.masks.get(name, NO_VOXELS), b.masks.get(name, NO_VOXELS)) for name in STRUCTURES
              if any(not side.masks.get(name, NO_VOXELS).empty for side in (a, b))}
     structures = tuple(_agreement(name, *pair, a.geometry, tolerance_mm) for name, pair in pairs.items())
-    spots = [spot for name, pair in pairs.items() for spot in _spots(name, *pair, a.geometry, tolerance_mm)]
-    found = disagreement(pairs.values())
-    worst, where = _worst_slice(found, a.geometry)
-    return Comparison(a.geometry, structures, keypoint_distances_mm(a.keypoints, b.keypoints), found, worst, where,
+    far = {name: _far(*pair, a.geometry, tolerance_mm) for name, pair in pairs.items()}
+    spots = [spot for name, both in far.items() for reader, one in enumerate(both)
+             for spot in _spots(name, reader, one, a.geometry)]
+    every, beyond = disagreement(pairs.values()), disagreement((one.mask, other.mask) for one, other in far.values())
+    worst, where = _worst_slice(beyond if beyond.voxels.any() else every, a.geometry)
+    return Comparison(a.geometry, structures, keypoint_distances_mm(a.keypoints, b.keypoints), every, beyond, worst, where,
                       tuple(sorted(spots, key=lambda spot: -spot.volume_mm3)[:MOST_SPOTS]))
 
 
@@ -136,31 +141,47 @@ def _agreement(name: str, a: Mask, b: Mask, geometry: Geometry, tolerance_mm: fl
                               (a.volume_mm3(geometry) / 1000.0, b.volume_mm3(geometry) / 1000.0))
 
 
-def _spots(name: str, a: Mask, b: Mask, geometry: Geometry, tolerance_mm: float) -> list[Spot]:
+@dataclass(frozen=True, eq=False)
+class _Far:
+    """What one drew further than the tolerance from the other's region. distance_mm: (k, j, i) like mask.voxels, 0 outside
+    of the mask."""
+
+    mask: Mask
+    distance_mm: np.ndarray
+
+
+def _far(a: Mask, b: Mask, geometry: Geometry, tolerance_mm: float) -> tuple[_Far, _Far]:
+    """Of the first and of the second."""
     arrays = cut_to_both(a, b)
     start = np.min([mask.start_kji for mask in (a, b) if not mask.empty], axis=0)
-    place = geometry.crop(tuple(int(n) for n in start), arrays[0].shape)
-    return [spot for reader in (0, 1)
-            for spot in _extra(name, reader, arrays[reader], arrays[1 - reader], place, tolerance_mm)]
+    return tuple(_beyond(own, other, start, geometry, tolerance_mm) for own, other in (arrays, arrays[::-1]))
 
 
-def _extra(name: str, reader: int, own: np.ndarray, other: np.ndarray, place: Geometry, tolerance_mm: float) -> list[Spot]:
-    """Regions of ``own`` beyond ``other``; place: the geometry of both arrays."""
+def _beyond(own: np.ndarray, other: np.ndarray, start: np.ndarray, geometry: Geometry, tolerance_mm: float) -> _Far:
+    """start: index k, j, i of both arrays' first voxel."""
+    spacing = np.array(geometry.spacing_kji_mm)
     index = np.argwhere(own & ~other)
+    surface = surface_points_mm(other, spacing)
+    distance = cKDTree(surface).query(index * spacing)[0] if len(surface) and len(index) else np.full(len(index), np.inf)
+    index, distance = index[distance > tolerance_mm], distance[distance > tolerance_mm]
     if not len(index):
+        return _Far(NO_VOXELS, np.zeros((0, 0, 0)))
+    low = index.min(axis=0)
+    reach = np.zeros(index.max(axis=0) - low + 1)
+    reach[tuple((index - low).T)] = distance
+    return _Far(Mask(reach > 0, tuple(int(n) for n in start + low)), reach)
+
+
+def _spots(name: str, reader: int, far: _Far, geometry: Geometry) -> list[Spot]:
+    if far.mask.empty:
         return []
-    surface = surface_points_mm(other, place.spacing_kji_mm)
-    distance = (cKDTree(surface).query(index * np.array(place.spacing_kji_mm))[0] if len(surface)
-                else np.full(len(index), np.inf))
-    reach = np.zeros(own.shape)
-    reach[tuple(index.T)] = np.where(distance > tolerance_mm, distance, 0.0)
-    pieces, _ = ndimage.label(reach > 0, _TOUCHING)
+    pieces, _ = ndimage.label(far.mask.voxels, _TOUCHING)
     found = []
     for number, box in enumerate(ndimage.find_objects(pieces), start=1):
         inside = pieces[box] == number
-        middle = middle_voxel(inside) + [part.start for part in box]
-        found.append(Spot(name, reader, np.count_nonzero(inside) * place.voxel_volume_mm3,
-                          float(reach[box][inside].max()), point_of(place, middle)))
+        middle = middle_voxel(inside) + [part.start for part in box] + far.mask.start_kji
+        found.append(Spot(name, reader, np.count_nonzero(inside) * geometry.voxel_volume_mm3,
+                          float(far.distance_mm[box][inside].max()), point_of(geometry, middle)))
     return found
 
 

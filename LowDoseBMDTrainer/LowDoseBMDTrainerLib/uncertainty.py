@@ -37,6 +37,10 @@ PEAK_MM = 8.0
 """A keypoint is the centre of mass of its heatmap this near to the highest voxel: finer than the grid of 5 mm."""
 
 
+STAGE_SHARES: dict[str, float] = {"reading the CT": 0.1, "looking at the CT again": 0.9}
+"""Share of a case's time that each stage takes, in their order."""
+
+
 @dataclass(frozen=True)
 class Uncertainty:
     """How much the answers changed.
