@@ -75,17 +75,25 @@ def set_acquisition(node: slicer.vtkMRMLScalarVolumeNode, acquisition: Acquisiti
     node.SetAttribute(ACQUISITION, json.dumps(asdict(acquisition)))
 
 
-def node_from_ct(scene: slicer.vtkMRMLScene, ct: CTVolume, name: str) -> slicer.vtkMRMLScalarVolumeNode:
-    """A volume node with a copy of the CT."""
+def node_from_ct(scene: slicer.vtkMRMLScene, ct: CTVolume, name: str,
+                 window_hu: tuple[float, float] | None = None) -> slicer.vtkMRMLScalarVolumeNode:
+    """A volume node with a copy of the CT. window_hu: width and level; Slicer's own choice, which looks at all voxels and
+    takes a second, when it is left out."""
     node = slicer.vtkMRMLScalarVolumeNode()
     node.SetName(name)
+    if window_hu is not None:
+        scene.AddNode(node)
+        node.CreateDefaultDisplayNodes()
+        node.GetDisplayNode().SetAutoWindowLevel(False)
+        node.GetDisplayNode().SetWindowLevel(*window_hu)
     image = vtk.vtkImageData()
     image.SetDimensions(ct.hu.shape[::-1])
     image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(ct.hu).ravel(), deep=True))
     node.SetAndObserveImageData(image)
     node.SetIJKToRASMatrix(vtk_matrix(ct.geometry.ijk_to_ras))
-    scene.AddNode(node)
-    node.CreateDefaultDisplayNodes()
+    if window_hu is None:
+        scene.AddNode(node)
+        node.CreateDefaultDisplayNodes()
     set_acquisition(node, ct.acquisition)
     return node
 

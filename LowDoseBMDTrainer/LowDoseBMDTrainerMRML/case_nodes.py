@@ -55,7 +55,7 @@ class CaseNodes:
 def create_case_nodes(scene: slicer.vtkMRMLScene, name: str, ct: CTVolume) -> CaseNodes:
     """Nodes for a case of this CT: every label is offered, nothing is drawn. They are not saved with the scene: a case has
     files of its own."""
-    volume = node_from_ct(scene, ct, name)
+    volume = node_from_ct(scene, ct, name, BONE_WINDOW_HU)
     segmentation = segments.create_segmentation(scene, volume, f"{name} labels")
     keypoints = markups.create_keypoints(scene, f"{name} levels")
     nodes = CaseNodes(scene, volume, segmentation, keypoints)
@@ -65,7 +65,6 @@ def create_case_nodes(scene: slicer.vtkMRMLScene, name: str, ct: CTVolume) -> Ca
     for label in ANNOTATED:
         segments.write_region(segmentation, grid, label, NO_VOXELS, grid)
     set_opacity(segmentation, FILL_OPACITY)
-    _show_bone_window(volume)
     return nodes
 
 
@@ -102,9 +101,3 @@ def set_visible(node: slicer.vtkMRMLSegmentationNode, visible: bool) -> None:
     """Show the labels, or the CT alone."""
     node.GetDisplayNode().SetVisibility(visible)
 
-
-def _show_bone_window(node: slicer.vtkMRMLScalarVolumeNode) -> None:
-    display = node.GetDisplayNode()
-    if display is not None:
-        display.SetAutoWindowLevel(False)
-        display.SetWindowLevel(*BONE_WINDOW_HU)

@@ -14,8 +14,10 @@ from LowDoseBMDMRML import markups, segments
 from LowDoseBMDMRML.history import History
 from LowDoseBMDMRML.watch import Defer, StudyWatch
 from LowDoseBMDTrainerLib.cases import Labels
+from LowDoseBMDTrainerLib.slices import labelled_slices
 
 from .case_nodes import CaseNodes, write_labels
+from .painting import Rules, painted, without
 
 
 class LiveCase:
@@ -60,6 +62,38 @@ class LiveCase:
         others = tuple(point for point in self.labels.keypoints if point.level != level)
         self.replace({}, (*others, Keypoint(level, position_lps_mm)))
 
+    def paint(self, name: str, stroke: Mask, rules: Rules, begins: bool, erase: bool = False) -> None:
+        """Add voxels to a label by the rules of the brush, or take them from it. begins: a step of undo begins; else this
+        belongs to the last one."""
+        if begins:
+            self.flush()
+        if self.locked or stroke.empty:
+            return
+        masks = self.labels.masks
+        if erase:
+            changed = {name: without(masks.get(name, NO_VOXELS), stroke)}
+        else:
+            changed = painted(masks, self.ct, name, stroke, rules)
+        changed = {each: mask for each, mask in changed.items() if mask is not masks.get(each)}
+        if begins:
+            self._history.push(self.labels)
+        if changed:
+            self._become(replace(self.labels, masks={**masks, **changed}), masks)
+
+    def copy_slice(self, name: str, index: int) -> int:
+        """Add to an axial slice what the label has in the nearest slice that is drawn; returns that slice's index.
+
+        Raises ValueError when there is none.
+        """
+        mask = self.labels.masks.get(name, NO_VOXELS)
+        drawn = [n for n, there in enumerate(self.slices_of(name)) if there and n != index]
+        if not drawn or not 0 <= index < self.labels.geometry.shape_kji[0]:
+            raise ValueError("No slice with this label is near: draw one first.")
+        source = min(drawn, key=lambda n: (abs(n - index), n))
+        copied = mask.voxels[source - mask.start_kji[0]]
+        self.paint(name, Mask.from_array(copied[None], (index, *mask.start_kji[1:])), Rules(), begins=True)
+        return source
+
     def undo(self) -> None:
         """Back by one action; nothing at the first."""
         self._travel(self._history.back)
@@ -103,8 +137,7 @@ class LiveCase:
         """For every axial slice, from the feet up, whether it holds voxels of the label."""
         mask = self.labels.masks.get(name, NO_VOXELS)
         held = np.zeros(self.labels.geometry.shape_kji[0], bool)
-        if not mask.empty:
-            held[mask.box[0]] = mask.voxels.any(axis=(1, 2))
+        held[mask.box[0]] = labelled_slices(mask.voxels, 0)
         return tuple(held.tolist())
 
     def slice_at(self, *ras_mm: float) -> int:

@@ -87,7 +87,7 @@ class Annotation:
         self._lock = contextlib.ExitStack()
         self._onDisk: Labels | None = None
         self._timer = qt.QTimer()
-        self._timer.singleShot = True
+        self._timer.setSingleShot(True)
         self._timer.interval = SAVE_MS
         self._timer.connect("timeout()", self.save)
 

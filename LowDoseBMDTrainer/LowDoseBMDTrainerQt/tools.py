@@ -19,18 +19,17 @@ CURSOR, BRUSH, ERASE, ADAPTIVE = "cursor", "brush", "erase", "adaptive"
 
 @dataclass(frozen=True)
 class Tool:
-    """effect: of the Segment Editor, "" for none. parameters: of the effect, set when it is turned on. painting: it uses the
-    brush of the panel."""
+    """effect: of the Segment Editor, "" for none. parameters: of the effect, set when it is turned on. bare: it has no options of its own."""
 
     name: str
     effect: str
     parameters: tuple[tuple[str, str], ...] = ()
-    painting: bool = False
+    bare: bool = False
 
 
 TOOLS = (
-    Tool(CURSOR, ""), Tool(BRUSH, "Paint", painting=True), Tool(ERASE, "Erase", painting=True),
-    Tool("polygon", "Draw"), Tool("interpolate", "Fill between slices"),
+    Tool(CURSOR, ""), Tool(BRUSH, "Paint", bare=True), Tool(ERASE, "Erase", bare=True),
+    Tool("polygon", "Draw", bare=True), Tool("interpolate", "Fill between slices"),
     Tool("scalpel", "Scissors", (("Operation", "EraseInside"), ("Shape", "FreeForm"))),
     Tool("islands", "Islands", (("Operation", "KEEP_LARGEST_ISLAND"),)),
 )
@@ -64,11 +63,11 @@ class ToolRow:
         chosen = box.currentData or EVERYTHING
         blocked = box.blockSignals(True)
         box.clear()
-        for name, text in ((EVERYTHING, _("over all labels")), (VISIBLE, _("over visible labels")),
-                           (CLEAR, _("only where nothing is drawn"))):
+        for name, text in ((EVERYTHING, _("all labels")), (VISIBLE, _("visible labels")),
+                           (CLEAR, _("nothing drawn yet"))):
             box.addItem(text, name)
         for name in labels:
-            box.addItem(_("only over {label}").format(label=STRUCTURES[name].title), name)
+            box.addItem(_("{label} only").format(label=STRUCTURES[name].title), name)
         box.setCurrentIndex(max(0, box.findData(chosen)))
         box.blockSignals(blocked)
 
@@ -88,7 +87,7 @@ class ToolRow:
         tool = self._tools[self.current]
         for name in self._tools:
             self._button(name).checked = name == self.current
-        self._ui.segmentEditor.visible = bool(tool.effect) and not tool.painting
+        self._ui.segmentEditor.visible = bool(tool.effect) and not tool.bare
 
     def setLabel(self, label: str) -> None:
         """The label that is drawn from now on; "" for none."""

@@ -18,6 +18,18 @@ vtk = pytest.importorskip("vtk")
 from LowDoseBMDMRML.volumes import node_grid  # noqa: E402 - needs slicer
 from LowDoseBMDTrainerMRML.case_nodes import ANNOTATED, CaseNodes, create_case_nodes, set_segment_status  # noqa: E402
 from LowDoseBMDTrainerMRML.live_case import LiveCase  # noqa: E402
+from LowDoseBMDTrainerMRML.painting import (  # noqa: E402
+    ADAPTIVE,
+    CLEAR,
+    EVERYTHING,
+    SQUARE,
+    VISIBLE,
+    Brush,
+    Rules,
+    dab,
+    painted,
+    without,
+)
 from vtk.util.numpy_support import vtk_to_numpy  # noqa: E402
 
 VERTEBRAE = torso.box((12, 20, 28), (30, 20, 24))
@@ -197,3 +209,59 @@ def test_keypoints_of_all_levels_and_a_proposal_are_one_step(a_live_case: LiveCa
     assert {point.level for point in a_live_case.labels.keypoints} == set(LEVELS)
     a_live_case.undo()
     assert a_live_case.labels is before and replace(before).keypoints == before.keypoints
+
+
+# --- our own brushes -----------------------------------------------------------------------------------------------
+
+def test_a_square_brush_is_as_wide_as_it_says_in_the_slice_that_is_shown() -> None:
+    ct = torso.ct()  # voxels of 1.5 x 1.5 x 2 mm
+    flat = dab(ct, Brush(SQUARE, 9.0), _ras(20, 30, 40), axis=0)
+    assert flat.voxels.shape == (1, 7, 7) and flat.start_kji == (20, 27, 37)
+    assert dab(ct, Brush(SQUARE, 9.0), _ras(20, 30, 40), axis=2).voxels.shape == (5, 7, 1)
+    assert dab(ct, Brush(SQUARE, 9.0, flat=False), _ras(20, 30, 40), axis=0).voxels.shape == (5, 7, 7)
+    assert dab(ct, Brush(SQUARE, 9.0), (1e6, 0.0, 0.0), axis=0).empty
+
+
+def test_an_adaptive_brush_stops_at_the_edge_of_a_body() -> None:
+    body = torso.masks()["body_L2"]
+    mask = dab(torso.ct(L2=500.0), Brush(ADAPTIVE, 30.0), _ras(15, 25, 30), axis=0)
+    assert not mask.empty and not without(mask, body).voxels.any()
+
+
+def test_the_rules_of_painting_over() -> None:
+    ct = torso.ct()
+    masks = {"vertebrae": torso.box((10, 10, 10), (4, 4, 4)), "ribs": torso.box((10, 10, 14), (4, 4, 4)),
+             "body_L1": torso.box((10, 10, 10), (4, 4, 4))}
+    stroke = torso.box((10, 10, 12), (1, 1, 6))  # two voxels of vertebrae, four of ribs
+    count = {name: int(mask.voxels.sum()) for name, mask in masks.items()}
+
+    def after(rules: Rules) -> dict[str, int]:
+        changed = painted(masks, ct, "clavicles", stroke, rules)
+        return {name: int(mask.voxels.sum()) - count.get(name, 0) for name, mask in changed.items()}
+
+    assert after(Rules(EVERYTHING)) == {"clavicles": 6, "vertebrae": -2, "ribs": -4}
+    assert after(Rules(VISIBLE, {"ribs"})) == {"clavicles": 6, "ribs": -4}
+    assert after(Rules(CLEAR)) == {}
+    assert after(Rules("vertebrae")) == {"clavicles": 2, "vertebrae": -2}
+    assert after(Rules(EVERYTHING, range_hu=(1000.0, 2000.0))) == {}
+    assert sum(after(Rules(EVERYTHING, range_hu=(-2000.0, 2000.0))).values()) == 0
+
+
+def test_a_stroke_of_our_brush_is_one_step_of_undo(a_live_case: LiveCase) -> None:
+    a_live_case.paint("ribs", torso.box((2, 2, 2), (1, 2, 2)), Rules(), begins=True)
+    a_live_case.paint("ribs", torso.box((2, 4, 2), (1, 2, 2)), Rules(), begins=False)
+    assert voxels(a_live_case, "ribs") == 8
+    a_live_case.paint("ribs", torso.box((2, 2, 2), (1, 1, 2)), Rules(), begins=True, erase=True)
+    assert voxels(a_live_case, "ribs") == 6
+    a_live_case.undo()
+    a_live_case.undo()
+    assert "ribs" not in a_live_case.labels.masks and not a_live_case.can_undo
+
+
+def test_the_nearest_drawn_slice_is_copied(a_live_case: LiveCase) -> None:
+    a_live_case.replace({"ribs": Mask(np.array([[[True, False]], [[False, False]], [[True, True]]]), (3, 4, 5))})
+    assert a_live_case.copy_slice("ribs", 7) == 5
+    copied = a_live_case.labels.masks["ribs"].full(torso.geometry())
+    assert np.argwhere(copied[7]).tolist() == [[4, 5], [4, 6]] and copied.sum() == 5
+    with pytest.raises(ValueError, match="draw one first"):
+        a_live_case.copy_slice("clavicles", 7)
