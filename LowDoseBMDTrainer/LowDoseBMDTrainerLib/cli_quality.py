@@ -77,10 +77,11 @@ def run_reading(options: argparse.Namespace) -> int:
 
 def run_compare(options: argparse.Namespace) -> int:
     """Compare every two readings of the cases, and write the report."""
+    from .compare_files import PAGE
     from .project import open_project
     from .raters_pictures import draw_pair
     from .raters_project import pairs_of
-    from .raters_report import PAGE, Agreement, summary_lines, write_comparison
+    from .raters_report import Agreement, summary_lines, write_comparison
 
     project = open_project(options.project)
     pairs, pictures, left_out, broken = [], [], [], False

@@ -18,6 +18,7 @@ from LowDoseBMDLib.report.study_page import embedded, render
 from LowDoseBMDLib.report.tables import csv_text, plain, write_json
 from LowDoseBMDLib.results import DISCLAIMER
 
+from .compare_files import PAGE, RECORD
 from .raters import DIFFERENT, ONLY_FIRST, ONLY_SECOND, Spot
 from .raters_pictures import COLOURS, View, spot_sentence
 from .raters_project import Pair, PairSummary, summarise
@@ -26,7 +27,7 @@ from .scores import TOLERANCE_MM
 SCHEMA_VERSION = 1
 """Of compare.json; raised when a field changes its meaning or goes, not when one is added."""
 
-PAGE, RECORD, TABLE, MAP_FILES = "compare.html", "compare.json", "compare.csv", "disagreement_*.nii.gz"
+TABLE, MAP_FILES = "compare.csv", "disagreement_*.nii.gz"
 
 COLUMNS: tuple[str, ...] = ("case", "reader_a", "reader_b", "name", "dice", "nsd_2mm", "hd95_mm", "mean_mm", "volume_a_cm3",
                             "volume_b_cm3", "distance_mm")
