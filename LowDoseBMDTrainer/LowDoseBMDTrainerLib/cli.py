@@ -4,6 +4,7 @@
     lowdosebmd-train import PROJECT VERSE CHESTS --copy
     lowdosebmd-train list PROJECT
     lowdosebmd-train labels PROJECT 0001 --itksnap OUT
+    lowdosebmd-train labels PROJECT 0001 --take OUT/segmentation.nii.gz --annotator AB
     lowdosebmd-train predraw PROJECT
     lowdosebmd-train rank PROJECT
     lowdosebmd-train check PROJECT

@@ -12,6 +12,7 @@ from LowDoseBMDLib.cli_output import SOME_FAILED, say
 from .cases import Case, Status, open_for_writing, read_image, read_labels, readers_of, writer_of
 
 if TYPE_CHECKING:
+    from .importing import Imported
     from .mapping import Mapped
 
 DONE = 0
@@ -87,23 +88,32 @@ def run_new(options: argparse.Namespace) -> int:
 
 def run_import(options: argparse.Namespace) -> int:
     """Import CTs one by one; returns 1 when one of them, or its labels, could not be read."""
-    from .importing import ImportOptions, find_all, import_cases
+    from .importing import ADDED, ImportOptions, find_all, import_cases
     from .project import open_project
 
     project = open_project(options.project)
     how = ImportOptions(options.layout, options.copy, options.to_check, options.labels, options.names, options.scheme)
     found = find_all(options.sources, how)
     outcomes: Counter[str] = Counter()
-    problems = 0
+    problems = alone = 0
     for number, done in enumerate(import_cases(project, found, how), start=1):
         outcomes[done.outcome] += 1
+        alone += done.outcome == ADDED and found[number - 1].patient is None and not found[number - 1].dicom
         problems += bool(done.problem)
         name = done.case.name if done.case else "-"
-        say(f"[{number}/{len(found)}] {name} {done.outcome}: {done.place}")
+        say(f"[{number}/{len(found)}] {name} {done.outcome}: {done.place}" + _without_labels(done))
         for line in [done.problem] * bool(done.problem) + (_mapped_lines(done.mapped) if done.mapped else []):
             say(f"    {line}")
     say(", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()))
+    if alone > 1:
+        say(f"{alone} CTs do not say whose they are: each counts as a patient of its own. Where two are of one patient: "
+            f"lowdosebmd-train set {options.project} CASE --patient NUMBER --annotator WHO")
     return SOME_FAILED if problems else DONE
+
+
+def _without_labels(done: Imported) -> str:
+    untouched = done.case is not None and done.case.status is Status.NOT_STARTED
+    return " (no labels)" if untouched and done.mapped is None and not done.problem else ""
 
 
 def _mapped_lines(mapped: Mapped) -> list[str]:
@@ -168,7 +178,7 @@ def run_set(options: argparse.Namespace) -> int:
             writing.set_patient(options.patient)
         if options.status:
             writing.set_status(Status(options.status), options.reason)
-        say(_row(writing.case))
+    say(_row(writing.case))
     return DONE
 
 

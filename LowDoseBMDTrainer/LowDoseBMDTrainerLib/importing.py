@@ -10,7 +10,7 @@ from typing import Any
 
 from LowDoseBMDLib.ctvolume import CTVolume
 from LowDoseBMDLib.failures import is_memory
-from LowDoseBMDLib.files.read import read_ct
+from LowDoseBMDLib.files.read import read_ct, read_label_map
 from LowDoseBMDLib.rois import NO_VOXELS
 
 from .cases import LABELS, Case, Status, Writing, open_for_writing, read_image, read_labels, write_anatomy
@@ -34,8 +34,12 @@ LAYOUTS = (AUTO, PLAIN, *PUBLIC_SETS)
 IMPORTER = "import"
 """Who is the annotator of labels that came with a CT."""
 
-ADDED, LABELS_ADDED, THERE, UNREADABLE = "added", "labels added", "there already", "cannot be read"
-"""What became of a CT."""
+ADDED, LABELS_ADDED, THERE = "added", "labels added", "there already"
+UNREADABLE, NO_CT = "cannot be read", "no CT"
+"""What became of a CT. Only the last makes no case."""
+
+LARGEST_LABEL = 255
+"""A file of whole numbers from 0 to this at most is a label map: no CT lacks negative values."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,11 @@ class ImportOptions:
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """What became of one CT. problem: why it, or its labels, could not be read; empty when all is well. mapped: what became
-    of its labels; None when there are none."""
+    """What became of one CT.
+
+    case: None when it is no CT. problem: why it, or its labels, could not be read; empty when all is well. mapped: what
+    became of its labels; None when there are none.
+    """
 
     place: Path
     outcome: str
@@ -123,6 +130,9 @@ def _import(project: Project, found: Found, options: ImportOptions) -> Imported:
         ct = read_ct(found.sources if found.dicom and len(found.sources) > 1 else found.sources[0])
         patient = found.patient or (_patient_of(found.sources[0]) if found.dicom else None)
     except (ValueError, OSError, MemoryError) as error:
+        if not found.dicom and _is_label_map(found.sources[0]):
+            return Imported(found.place, NO_CT, problem="it is a label map, and no CT beside it has a name like it: give "
+                            "both with --labels, or name them ct and labels")
         sentence = "it does not fit into this computer's memory" if is_memory(error) else str(error)
         case = project.add_unreadable(found.place, sentence, found.source, found.series)
         return Imported(found.place, UNREADABLE, case, sentence)
@@ -133,6 +143,14 @@ def _import(project: Project, found: Found, options: ImportOptions) -> Imported:
         return Imported(found.place, ADDED, case, problem, mapped)
     except CaseThere as there:
         return _add_labels(there.case, found, mapped, arrival, problem)
+
+
+def _is_label_map(path: Path) -> bool:
+    try:
+        labels, _ = read_label_map(path)
+    except (ValueError, OSError, MemoryError):
+        return False
+    return int(labels.min()) >= 0 and int(labels.max()) <= LARGEST_LABEL
 
 
 def _labels(found: Found, ct: CTVolume) -> tuple[Mapped | None, str]:

@@ -395,6 +395,12 @@ def test_what_cannot_be_read_is_marked_and_the_rest_goes_on(project: Project, tm
     assert [(case.name, case.problem) for case in project.cases()] == [("0001", ""), ("0002", ""), ("0003", "")]
 
 
+def test_a_label_map_alone_makes_no_case(project: Project, tmp_path: Path) -> None:
+    folder = ct_file(tmp_path / "a").parent
+    label_file(folder / "vertebrae.nii.gz", (20, (2, 2, 2)))
+    assert [each.outcome for each in take(project, folder)] == ["added", "no CT"] and len(project.cases()) == 1
+
+
 @pytest.mark.parametrize(("options", "named"), [
     ({"layout": "verse"}, "layout of verse"), ({"layout": "nnunet"}, "nnunet"), ({"scheme": "nnunet"}, "nnunet"),
     ({"labels": Path("x.nii.gz")}, "2 CTs"), ({"names": Path("missing.csv")}, "missing.csv")])
@@ -416,6 +422,7 @@ def test_a_project_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["new", str(project), "--title", "Site A"]) == 0
     assert main(["import", str(project), str(folder), "--scheme", "lowdosebmd"]) == 1
     lines = capsys.readouterr().out.splitlines()
+    assert not any("--patient" in line for line in lines)
     assert lines[1] == f"[1/2] 0001 added: {folder / 'a_ct.nii.gz'}"
     assert "    ribs: ribs" in lines and "    not mapped: label 77" in lines
     assert any(line.startswith("[2/2] 0002 cannot be read: ") for line in lines) and lines[-1] == "1 added, 1 cannot be read"
