@@ -49,8 +49,8 @@ def keypoint_findings(points: Sequence[Keypoint], masks: Mapping[str, Mask], geo
             yield Finding("keypoint_outside_scan", MUST, f"{level} lies outside of the scan.", point.position_lps_mm, level)
         else:
             inside[level] = kji
-    yield from _order(placed, inside)
-    yield from _distances(placed)
+    wrong = list(_order(placed, inside))
+    yield from wrong or _distances(placed)  # exchanged points are wrongly spaced too
     for level, kji in inside.items():
         if not vertebrae.empty:
             yield from _middle(placed[level], kji, masks, geometry)

@@ -24,8 +24,8 @@ PROCESS_MM = 65.0
 label maps (lidc0001, four TotalSegmentator cases, two VerSe cases, ts_example)."""
 
 COLUMN_MM = 30.0
-"""A separate piece all of which is further from the midline than this does not belong to the column: nearer pieces are
-tips of processes (judgement)."""
+"""A separate piece of at least MIN_PIECE_MM3 that stays further from the midline than this, and is not only behind it as a
+spinous process is, does not belong to the column (judgement)."""
 
 INSIDE_COLUMN_MM = 10.0
 """Ribs stay further from the middle of the vertebrae within a slice: 23 mm in the same label maps, 11 mm in a phantom whose
@@ -48,14 +48,12 @@ def misplaced(masks: Mapping[str, Mask], midline: Midline, geometry: Geometry) -
     """Ribs labelled as vertebrae, and other bones in the middle of the spinal column."""
     vertebrae = masks["vertebrae"]
     index = np.argwhere(vertebrae.voxels) + vertebrae.start_kji
-    pieces, count = ndimage.label(vertebrae.voxels, TOUCHING)
-    piece_of = pieces[vertebrae.voxels]
-    nearest = ndimage.minimum(midline.distance_mm(index), piece_of, np.arange(1, count + 1))
-    wrong = (np.abs(midline.aside_mm(index)) > PROCESS_MM) | (np.asarray(nearest) > COLUMN_MM)[piece_of - 1]
+    aside = np.abs(midline.aside_mm(index))
+    wrong = (aside > PROCESS_MM) | _off_column(vertebrae, aside, midline.distance_mm(index), geometry)
     for volume, place in _lumps(index[wrong], geometry):
-        aside = midline.aside_mm(geometry_index(place, geometry)[None])[0]
-        side = "left" if aside > 0 else "right"
-        yield Finding("rib_as_vertebra", MUST, f"{volume / 1000:.1f} cm³ labelled vertebrae lie {abs(aside):.0f} mm to the "
+        off = midline.aside_mm(geometry_index(place, geometry)[None])[0]
+        side = "left" if off > 0 else "right"
+        yield Finding("rib_as_vertebra", MUST, f"{volume / 1000:.1f} cm³ labelled vertebrae lie {abs(off):.0f} mm to the "
                       f"{side} of the spine's midline, where no vertebra reaches. Is it a rib?", place, "vertebrae")
     for name in PAIRED:
         mask = masks.get(name, NO_VOXELS)
@@ -64,6 +62,16 @@ def misplaced(masks: Mapping[str, Mask], midline: Midline, geometry: Geometry) -
             for volume, place in _lumps(index[midline.distance_mm(index) < INSIDE_COLUMN_MM], geometry):
                 yield Finding("bone_in_column", MUST, f"{volume / 1000:.1f} cm³ labelled {title(name)} lie in the middle of "
                               "the spinal column. Is it a vertebra?", place, name)
+
+
+def _off_column(vertebrae: Mask, aside_mm: np.ndarray, distance_mm: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """(N,) whether each voxel belongs to a separate piece beside the column; both distances are of the same voxels."""
+    pieces, count = ndimage.label(vertebrae.voxels, TOUCHING)
+    of, every = pieces[vertebrae.voxels], np.arange(1, count + 1)
+    volume = np.bincount(of, minlength=count + 1)[1:] * geometry.voxel_volume_mm3
+    off = ((volume >= MIN_PIECE_MM3) & (np.asarray(ndimage.minimum(distance_mm, of, every)) > COLUMN_MM)
+           & (np.asarray(ndimage.maximum(aside_mm, of, every)) > COLUMN_MM))
+    return off[of - 1]
 
 
 def _lumps(index_kji: np.ndarray, geometry: Geometry) -> Iterator[tuple[float, tuple[float, float, float]]]:
