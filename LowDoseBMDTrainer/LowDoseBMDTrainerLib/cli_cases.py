@@ -20,24 +20,12 @@ DONE = 0
 
 def add_case_commands(commands: argparse._SubParsersAction) -> None:
     """Add the commands, with their options, to those of the command line."""
-    from .importing import LAYOUTS
-
     new = commands.add_parser("new", help="an empty project of cases to annotate")
     new.add_argument("project", type=Path, help="folder that is not there yet, or empty")
     new.add_argument("--title", default="")
     new.set_defaults(run=run_new)
 
-    take = commands.add_parser("import", help="CTs, with their labels where there are any, into a project")
-    take.add_argument("project", type=Path)
-    take.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help="DICOM folder, NIfTI or NRRD file, ITK-SNAP "
-                      "workspace, folder tree, CSV with the column path (and labels), or a public data set")
-    take.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help="how the data set lies on the disk (auto: by "
-                      "its file names)")
-    take.add_argument("--labels", type=Path, help="label map or segmentation of the only CT")
-    _add_names(take)
-    take.add_argument("--copy", action="store_true", help="keep the CTs in the project, without anything of the patient")
-    take.add_argument("--to-check", action="store_true", help="imported labels are in progress until a person has looked")
-    take.set_defaults(run=run_import)
+    _add_import(commands)
 
     show = commands.add_parser("list", help="the cases of a project and how far they are")
     show.add_argument("project", type=Path)
@@ -54,6 +42,26 @@ def add_case_commands(commands: argparse._SubParsersAction) -> None:
     change.add_argument("--annotator", required=True, help="who says so, such as initials")
     change.set_defaults(run=run_set)
 
+    _add_labels(commands)
+
+
+def _add_import(commands: argparse._SubParsersAction) -> None:
+    from .importing import LAYOUTS
+
+    take = commands.add_parser("import", help="CTs, with their labels where there are any, into a project")
+    take.add_argument("project", type=Path)
+    take.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help="DICOM folder, NIfTI or NRRD file, ITK-SNAP "
+                      "workspace, folder tree, CSV with the column path (and labels), or a public data set")
+    take.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help="how the data set lies on the disk (auto: by "
+                      "its file names)")
+    take.add_argument("--labels", type=Path, help="label map or segmentation of the only CT")
+    _add_names(take)
+    take.add_argument("--copy", action="store_true", help="keep the CTs in the project, without anything of the patient")
+    take.add_argument("--to-check", action="store_true", help="imported labels are in progress until a person has looked")
+    take.set_defaults(run=run_import)
+
+
+def _add_labels(commands: argparse._SubParsersAction) -> None:
     labels = commands.add_parser("labels", help="the labels of a case to ITK-SNAP, and from it or any other program")
     labels.add_argument("project", type=Path)
     labels.add_argument("case")

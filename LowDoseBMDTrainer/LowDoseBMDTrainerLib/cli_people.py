@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -29,17 +28,11 @@ def add_people_commands(commands: argparse._SubParsersAction) -> None:
         command.add_argument("-o", "--out", type=Path, required=True)
 
 
-def _names(path: Path) -> dict[int, str]:
-    if path.suffix.lower() == ".json":
-        return {int(label): name for label, name in json.loads(path.read_text(encoding="utf-8")).items()}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return {int(row["id"]): row["structure"] for row in csv.DictReader(file)}
-
-
 def run_prepare(options: argparse.Namespace) -> int:
     """Prepare every person of the list for one task."""
     from LowDoseBMDLib.files.read import read_ct, read_label_map
 
+    from .mapping import read_names
     from .people import person_for, save_person
 
     options.out.mkdir(parents=True, exist_ok=True)
@@ -48,7 +41,7 @@ def run_prepare(options: argparse.Namespace) -> int:
     for row in rows:
         home = options.list.parent
         labels, geometry = read_label_map(home / row["labels"])
-        names = _names(home / row["names"])
+        names = read_names(home / row["names"])
         hu = None
         if row.get("ct"):
             ct = read_ct(home / row["ct"])
