@@ -47,7 +47,7 @@ class AgreementSection(CommandSection):
         prepareTable(ui.spotsTable, SPOT_WIDTHS, STRUCTURE)
         for box in (ui.firstComboBox, ui.secondComboBox):
             box.connect("currentIndexChanged(int)", lambda _index=0: self._showPair())
-        ui.secondReadingButton.connect("clicked(bool)", lambda _checked=False: self.host.openReading(self.host.currentCase))
+        ui.secondReadingButton.connect("clicked(bool)", lambda _checked=False: self.readAgain())
         ui.mapCheckBox.connect("toggled(bool)", lambda _checked=False: self._showMap())
         ui.spotsTable.connect("cellClicked(int,int)", lambda row, _column: self._onPlace(row))
 
@@ -145,6 +145,16 @@ class AgreementSection(CommandSection):
         self._map, self._mapOf = None, None
 
     # --- what a person does --------------------------------------------------------------------------------------
+
+    def readAgain(self) -> None:
+        """Open the case as a second reading of who sits here now."""
+        case = self.host.currentCase
+        if self.host.annotator == case.annotator:
+            self.say(_("{who} drew the labels of this case: a second reading is another person's. Give your own initials in "
+                       "the field Annotator.").format(who=case.annotator))
+        else:
+            self.say("")
+            self.host.openReading(case)
 
     def begin(self) -> None:
         """Compare all readings of the current case."""

@@ -149,14 +149,15 @@ def test_the_form_says_what_is_run(training, offer) -> None:
     ui.startComboBox.setCurrentIndex(1)
     ui.minutesSpinBox.value, ui.seedSpinBox.value, ui.foldsSpinBox.value = 3, 7, 4
     ui.foldComboBox.setCurrentIndex(2)
+    ui.patchComboBox.setCurrentIndex(2)
     ui.syntheticCheckBox.checked = False
     ui.nameLineEdit.text = "first / try"
     ui.startButton.click()
     training.until(lambda: not training.part.process.running)
     run = training.project.runs_folder / "first-try"
     assert offer() == ["train", str(training.project.folder), "--task", "keypoints", "--out", str(run), "--start", "none",
-                       "--minutes", "3", "--folds", "4", "--fold", "2", "--seed", "7", "--device", "auto", "--use",
-                       "annotated"]
+                       "--minutes", "3", "--folds", "4", "--fold", "2", "--seed", "7", "--device", "auto", "--patch",
+                       "64", "--use", "annotated"]
     assert (run / "output.txt").exists() and json.loads((run / "command.json").read_text()) == offer()
 
 
@@ -391,6 +392,19 @@ def test_one_annotator_alone_is_no_agreement(section, a_project: Project) -> Non
     page.host.currentCase = a_project.case("0001")
     page.host.tell()
     assert "drawn by AB only" in page.ui.factsLabel.text and not page.ui.compareButton.enabled
+
+
+def test_a_second_reading_is_another_persons(section, a_project: Project) -> None:
+    page = section("agreement_section", "AgreementSection")
+    page.host.currentCase = a_project.case("0001")
+    read: list[str] = []
+    page.host.openReading = lambda case: read.append(case.name)
+    page.host.tell()
+    page.ui.secondReadingButton.click()
+    assert read == [] and "AB drew the labels" in page.ui.messageLabel.text
+    page.host.annotator = "CD"
+    page.ui.secondReadingButton.click()
+    assert read == ["0001"] and page.ui.messageLabel.text == ""
 
 
 def test_two_readings_are_compared_shown_as_a_map_and_visited(section, two_readings, a_project: Project) -> None:
