@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import slicer
@@ -97,7 +97,11 @@ def set_opacity(node: slicer.vtkMRMLSegmentationNode, opacity: float) -> None:
         display.SetSegmentOpacity2DFill(name, opacity)
 
 
-def set_visible(node: slicer.vtkMRMLSegmentationNode, visible: bool) -> None:
-    """Show the labels, or the CT alone."""
-    node.GetDisplayNode().SetVisibility(visible)
+def set_visible(node: slicer.vtkMRMLSegmentationNode, visible: bool, names: Collection[str]) -> None:
+    """Show these labels, or the CT alone."""
+    display = node.GetDisplayNode()
+    display.SetVisibility(visible)
+    for name in node.GetSegmentation().GetSegmentIDs():
+        if display.GetSegmentVisibility(name) != (name in names):
+            display.SetSegmentVisibility(name, name in names)
 

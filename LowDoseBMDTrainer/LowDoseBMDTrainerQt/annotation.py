@@ -38,7 +38,8 @@ SAVE_MS = 1500
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A case as read in the background. writing: None when it may only be looked at, because of ``why``."""
+    """A case as read in the background. reader: whose second reading it is, or empty for the case's own labels. writing:
+    None when it may only be looked at, because of ``why``."""
 
     case: Case
     ct: CTVolume
@@ -47,9 +48,10 @@ class Loaded:
     writing: Writing | None
     lock: contextlib.ExitStack
     why: str
+    reader: str
 
 
-def load(case: Case, annotator: str) -> Loaded:
+def load(case: Case, annotator: str, reader: str = "") -> Loaded:
     """Lock a case and read it; read it only where somebody else has it. Raises ValueError or OSError when that fails."""
     with contextlib.ExitStack() as lock:
         writing, why = None, ""
@@ -59,16 +61,25 @@ def load(case: Case, annotator: str) -> Loaded:
             why = str(error)
         fresh = writing.case if writing else case
         ct = read_image(fresh)
-        return Loaded(fresh, ct, read_labels(fresh, geometry=ct.geometry), read_proposal(fresh) is not None, writing,
-                      lock.pop_all(), why)
+        labels = read_labels(fresh, reader or None, ct.geometry)
+        return Loaded(fresh, ct, labels, read_proposal(fresh) is not None, writing, lock.pop_all(), why, reader)
+
+
+def store(writing: Writing, labels: Labels, reader: str) -> None:
+    """Save labels as the case's own, or as the second reading of ``reader``."""
+    if reader:
+        writing.save_reading(reader, labels)
+    else:
+        writing.save(labels)
 
 
 class Annotation:
     """One project and the case of it that is open. ``listeners`` are called after every change of anything below.
 
     project, cases: as on the disk when last read. case, live: None while none is open. opening: name of the case that is
-    being read. readOnly: why the open case cannot be changed, or empty. message: what went wrong. saved: how far saving is.
-    onLoss: called with (case, labels, error) when labels could not be saved and nothing else holds them.
+    being read. reader: whose second reading is drawn, empty for the case's own labels. readOnly: why the open case cannot
+    be changed, or empty. message: what went wrong. saved: how far saving is. onLoss: called with (case, labels, error) when
+    labels could not be saved and nothing else holds them.
     """
 
     def __init__(self, scene: Any, defer: Callable[[Callable[[], None]], None],
@@ -77,7 +88,7 @@ class Annotation:
         self.cases: tuple[Case, ...] = ()
         self.case: Case | None = None
         self.live: LiveCase | None = None
-        self.opening = self.readOnly = self.message = self.saved = ""
+        self.opening = self.readOnly = self.message = self.saved = self.reader = ""
         self.proposed = False
         self.listeners: list[Callable[[], None]] = []
         self.activity = Activity()
@@ -106,11 +117,11 @@ class Annotation:
 
     # --- one case ------------------------------------------------------------------------------------------------
 
-    def open(self, case: Case, annotator: str) -> None:
+    def open(self, case: Case, annotator: str, reader: str = "") -> None:
         """Leave the open case and read this one; it is there when ``opening`` is empty again."""
         self.leave()
         self.message, self.opening = "", case.name
-        self.background.run(lambda: load(case, annotator), self._onLoaded, self._onNotLoaded)
+        self.background.run(lambda: load(case, annotator, reader), self._onLoaded, self._onNotLoaded)
         self.tell()
 
     def _onLoaded(self, loaded: Loaded) -> None:
@@ -123,7 +134,7 @@ class Annotation:
         self.live = LiveCase(nodes, loaded.ct, loaded.labels, self._defer)
         self.live.listeners.append(self._onChanged)
         self._onDisk, self.proposed, self.saved = loaded.labels, loaded.proposed, ""
-        self.readOnly = loaded.why
+        self.readOnly, self.reader = loaded.why, loaded.reader
         self._lockByState()
         self.activity.begin()
         self.tell()
@@ -133,7 +144,7 @@ class Annotation:
         self.tell()
 
     def _lockByState(self) -> None:
-        self.live.lock(bool(self.readOnly) or self.case.status is Status.COMPLETED)
+        self.live.lock(bool(self.readOnly) or (self.case.status is Status.COMPLETED and not self.reader))
         set_segment_status(self.live.nodes, self.case.status)
 
     @property
@@ -156,9 +167,10 @@ class Annotation:
             if self.unsaved:
                 self._timer.start()
             return
-        writing, labels = self._writing, self.live.labels
+        writing, labels, reader = self._writing, self.live.labels, self.reader
         self.saved = _("saving...")
-        self.background.run(lambda: writing.save(labels), lambda _nothing: self._onSaved(writing, labels), self._onNotSaved)
+        self.background.run(lambda: store(writing, labels, reader), lambda _nothing: self._onSaved(writing, labels),
+                            self._onNotSaved)
         self.tell()
 
     def _onSaved(self, writing: Writing, labels: Labels) -> None:
@@ -219,6 +231,8 @@ class Annotation:
     def propose(self, labels: Labels) -> None:
         """Show what the model drew in place of what is there, as one step of undo, and keep it to compare with."""
         writing = self._writing
+        if writing is None or not self.editable:
+            return
         self.live.replace(labels.masks, labels.keypoints or None)
         self.proposed = True
         self.background.run(lambda: writing.save_proposal(labels), lambda _nothing: None, self._onNotSaved)
@@ -236,12 +250,12 @@ class Annotation:
 
     def _saveAndRelease(self, writing: Writing, labels: Labels | None, seconds: float) -> None:
         """labels: None when they are on the disk."""
-        case = writing.case
+        case, reader = writing.case, self.reader
 
         def work() -> None:
             if labels is not None:
-                writing.save(labels)
-            if seconds >= 1.0 and (labels is not None or writing.case.status is Status.IN_PROGRESS):
+                store(writing, labels, reader)
+            if seconds >= 1.0 and not reader and (labels is not None or writing.case.status is Status.IN_PROGRESS):
                 effort = writing.case.effort
                 writing.record(effort=replace(effort, seconds=effort.seconds + seconds))
 
@@ -260,7 +274,7 @@ class Annotation:
     def forget(self) -> None:
         """Nothing of the case is held any more, and nothing of it is left in the scene."""
         live, self.live, self.case, self._writing, self._onDisk = self.live, None, None, None, None
-        self.readOnly = self.saved = ""
+        self.readOnly = self.saved = self.reader = ""
         self._lock, self.proposed = contextlib.ExitStack(), False
         if live is not None:
             live.close()

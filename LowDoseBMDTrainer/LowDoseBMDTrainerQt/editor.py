@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import slicer
+from LowDoseBMDTrainerMRML.painting import CLEAR, EVERYTHING, VISIBLE
 
 EDITOR_TAG = "LowDoseBMDTrainer"
 """Singleton tag of the parameters of our Segment Editor: those of Slicer's own module stay as they are."""
 
 HIDDEN = ("EffectsGroupBox", "UndoRedoGroupBox", "SegmentsTableResizableFrame", "EffectHelpBrowser")
 """Parts of the widget that the panel has in its own form."""
-
-EVERYTHING, VISIBLE, CLEAR = "everything", "visible", "clear"
-"""What may be painted over, besides the name of a single label."""
 
 
 class Editor:

@@ -8,7 +8,7 @@ from typing import Any
 import qt
 from LowDoseBMDLib.anatomy import BONES, LEVELS, STRUCTURES
 from LowDoseBMDQt.placing import PointPlacer
-from LowDoseBMDTrainerMRML.case_nodes import MORE
+from LowDoseBMDTrainerMRML.case_nodes import ANNOTATED, MORE
 from slicer.i18n import tr as _
 
 SWATCH_PIXELS = 12
@@ -25,8 +25,7 @@ class LabelsRow:
         for number, name in enumerate(BONES, 1):
             button = qt.QToolButton()
             button.text = f"{number} {STRUCTURES[name].title}"
-            button.toolTip = _("Draw this label ({key}).").format(key=number)
-            button.icon = swatch(name)
+            button.toolTip = _("Draw this label ({key}); V hides it.").format(key=number)
             button.toolButtonStyle = qt.Qt.ToolButtonTextBesideIcon
             button.checkable = True
             button.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
@@ -40,6 +39,17 @@ class LabelsRow:
             self._more.addItem(swatch(name), STRUCTURES[name].title, name)
         self._more.connect("activated(int)", lambda _index: self._onMore())
         ui.labelsWidget.layout().addWidget(self._more)
+        self._hidden: frozenset[str] = frozenset()
+        self._show()
+
+    @property
+    def visible(self) -> frozenset[str]:
+        """Labels that are shown in the views."""
+        return frozenset(ANNOTATED) - self._hidden
+
+    def toggleVisible(self) -> None:
+        """Hide the label that is drawn, or show it again."""
+        self._hidden = self._hidden ^ {self.current}
         self._show()
 
     def choose(self, name: str) -> None:
@@ -57,6 +67,7 @@ class LabelsRow:
     def _show(self) -> None:
         for name, button in self._buttons.items():
             button.checked = name == self.current
+            button.icon = swatch(name, name in self._hidden)
         self._more.setCurrentIndex(max(0, self._more.findData(self.current)))
 
 
@@ -116,8 +127,12 @@ class KeypointsRow:
             button.checked = self._placer.active and level == self._level
 
 
-def swatch(name: str) -> Any:
-    """A small square in a label's colour, as an icon."""
-    pixmap = qt.QPixmap(SWATCH_PIXELS, SWATCH_PIXELS)
-    pixmap.fill(qt.QColor(*STRUCTURES[name].colour))
+def swatch(name: str, hidden: bool = False) -> Any:
+    """A small square in a label's colour, as an icon; a hollow one for a label that is hidden."""
+    pixmap, colour = qt.QPixmap(SWATCH_PIXELS, SWATCH_PIXELS), qt.QColor(*STRUCTURES[name].colour)
+    pixmap.fill(colour)
+    if hidden:
+        painter, inner = qt.QPainter(pixmap), SWATCH_PIXELS - 4
+        painter.fillRect(2, 2, inner, inner, qt.QColor(255, 255, 255))
+        painter.end()
     return qt.QIcon(pixmap)

@@ -10,14 +10,18 @@ from typing import Any
 
 import qt
 import slicer
-from LowDoseBMDLib.anatomy import BONES, STRUCTURES
+from LowDoseBMDLib.anatomy import BONES, OTHER_BONES, STRUCTURES
+from LowDoseBMDLib.geometry import ras_point
 from LowDoseBMDQt import views
 from LowDoseBMDQt.session import defer
 from LowDoseBMDQt.shortcuts import Shortcuts
+from LowDoseBMDTrainerLib.case_checks import check_case
 from LowDoseBMDTrainerLib.cases import Case, Labels, Status, checked_name
+from LowDoseBMDTrainerLib.findings import MUST, Finding
 from LowDoseBMDTrainerLib.project import Project, create_project, open_project
 from LowDoseBMDTrainerLib.worklist import IN_ORDER, UNCERTAIN, next_case
 from LowDoseBMDTrainerMRML.case_nodes import ANNOTATED, set_opacity, set_visible
+from LowDoseBMDTrainerMRML.painting import ADAPTIVE, dab
 from slicer.i18n import tr as _
 
 from . import cursor
@@ -26,9 +30,13 @@ from .annotation import Annotation, writeElsewhere
 from .editor import Editor
 from .evaluate_section import EvaluateSection
 from .export_section import ExportSection
+from .findings_list import FindingsList
+from .import_box import ImportBox
 from .labels_row import KeypointsRow, LabelsRow
+from .predraw_box import PredrawBox
+from .slice_brush import SliceBrush
 from .slices_bar import SlicesBar, nextGap
-from .tools import BRUSH, CURSOR, ERASE, ToolRow
+from .tools import BRUSH, CURSOR, ERASE, INTERPOLATE, ToolRow, step
 from .train_section import TrainSection
 from .worklist import Worklist
 
@@ -36,6 +44,7 @@ PROJECT_SETTING, ANNOTATOR_SETTING = "LowDoseBMDTrainer/Project", "LowDoseBMDTra
 """Keys of the application's settings: the project that was open last, and who drew last, on this computer."""
 
 OPACITY_STEP = 10
+BRUSH_STEP = 1.25
 TITLE = "LowDoseBMD Trainer"
 
 
@@ -43,7 +52,7 @@ class Panel:
     """Binds the widgets of LowDoseBMDTrainer.ui (``ui``) to an Annotation.
 
     It is the host of the sections Agreement, Train, Evaluate and Export: ``project``, ``currentCase``, ``volumeNode``,
-    ``annotator``, ``say``, ``openCase`` and ``listeners`` are theirs.
+    ``annotator``, ``say``, ``openCase``, ``openReading`` and ``listeners`` are theirs.
     """
 
     def __init__(self, ui: Any) -> None:
@@ -52,13 +61,18 @@ class Panel:
         self._told: tuple[Any, ...] = ()
         self._live: Any = None
         self._said = ""
+        self._checked: Labels | None = None
         self.annotation = Annotation(slicer.mrmlScene, defer, self._onLoss)
         self.editor = Editor(ui.segmentEditor)
         self.worklist = Worklist(ui.casesTable, self.openCase)
         self.labels = LabelsRow(ui, self._onLabel)
         self.keypoints = KeypointsRow(ui, self._onPlaced)
         self.cursor = cursor.Cursor(self._onCursor, self._showSlices)
-        self.tools = ToolRow(ui, self.editor, self._onTool)
+        self.brush = SliceBrush(self._onDab)
+        self.tools = ToolRow(ui, self.editor, self.brush, self._onTool)
+        self.findings = FindingsList(ui, self._onFinding)
+        self.predraw = PredrawBox(ui, self.annotation.background, self._onProposed, self.say)
+        self.importer = ImportBox(ui, lambda: self.project and self.project.folder, self.annotation.refresh)
         self.slices = SlicesBar(ui.slicesBar)
         self.shortcuts = Shortcuts(self._keys())
         ui.orderComboBox.addItem(_("most uncertain"), UNCERTAIN)
@@ -76,7 +90,8 @@ class Panel:
         clicks = {ui.openButton: self._onOpen, ui.newButton: self._onNew, ui.nextButton: self.next,
                   ui.undoButton: self.undo, ui.redoButton: self.redo, ui.gapButton: self._onGap,
                   ui.flagButton: self._onFlag, ui.flagYesButton: self._onFlagYes, ui.flagNoButton: self._onFlagNo,
-                  ui.completeButton: self.complete}
+                  ui.completeButton: self.complete, ui.checkButton: self.check, ui.copySliceButton: self.copySlice,
+                  ui.predrawButton: self._onPredraw}
         for button, action in clicks.items():
             button.connect("clicked(bool)", lambda _checked=False, action=action: action())
         ui.annotatorLineEdit.connect("editingFinished()", self._onAnnotator)
@@ -88,7 +103,9 @@ class Panel:
         ui = self.ui
         keys = {"S": lambda: _toggle(ui.showCheckBox), "A": lambda: self._fade(-OPACITY_STEP),
                 "D": lambda: self._fade(OPACITY_STEP), "B": lambda: self._choose(BRUSH), "E": lambda: self._choose(ERASE),
-                "G": lambda: self._choose("polygon"), "T": lambda: _toggle(ui.thresholdCheckBox), "Escape": self._onEscape,
+                "Shift+B": lambda: self._choose(ADAPTIVE), "G": lambda: self._choose("polygon"), "C": self.copySlice,
+                "+": lambda: step(ui.brushSpinBox, BRUSH_STEP), "-": lambda: step(ui.brushSpinBox, 1 / BRUSH_STEP),
+                "V": self._onHide, "T": lambda: _toggle(ui.thresholdCheckBox), "Escape": self._onEscape,
                 "N": self.next, "PgDown": lambda: self._step(1), "PgUp": lambda: self._step(-1),
                 "Ctrl+Z": self.undo, "Ctrl+Y": self.redo, "Ctrl+Shift+Z": self.redo, "Ctrl+Return": self.complete}
         for number, label in enumerate(BONES, 1):
@@ -146,8 +163,8 @@ class Panel:
         """The module goes: nothing is lost."""
         self.exit()
         self.forgetScene()
-        for section in self.sections:
-            section.close()
+        for part in (*self.sections, self.predraw, self.importer):
+            part.close()
         self.annotation.close()
 
     # --- the project ---------------------------------------------------------------------------------------------
@@ -180,7 +197,11 @@ class Panel:
 
     # --- cases ---------------------------------------------------------------------------------------------------
 
-    def openCase(self, case: Case) -> None:
+    def openReading(self, case: Case) -> None:
+        """Draw this case as a second reader, from nothing, beside the labels that are there."""
+        self.openCase(case, asReader=True)
+
+    def openCase(self, case: Case, asReader: bool = False) -> None:
         """Draw this case; the one that is open is saved."""
         if case.problem:
             self.say(_("{case} cannot be opened: {problem}").format(case=case.name, problem=case.problem))
@@ -192,7 +213,7 @@ class Panel:
             self.ui.annotatorLineEdit.setFocus()
             return
         self._said = ""
-        self.annotation.open(case, annotator)
+        self.annotation.open(case, annotator, annotator if asReader else "")
 
     def next(self) -> None:
         """Open the next case that is not completed."""
@@ -221,13 +242,73 @@ class Panel:
         self.update()
 
     def complete(self) -> None:
-        """Completed: save and open the next one. A completed or flagged case is opened again instead."""
-        if self.currentCase is None or self.annotation.readOnly:
+        """Completed: check, save and open the next one. A completed or flagged case is opened again instead, and a second
+        reading is left."""
+        annotation = self.annotation
+        if annotation.live is None or annotation.readOnly:
             return
-        if self.currentCase.status in (Status.COMPLETED, Status.FLAGGED):
-            self.annotation.reopen()
+        if annotation.reader:
+            annotation.leave()
+        elif annotation.case.status in (Status.COMPLETED, Status.FLAGGED):
+            annotation.reopen()
+        elif self._checked is annotation.live.labels:  # the findings were seen
+            annotation.complete(self.next)
         else:
-            self.annotation.complete(self.next)
+            self._check(self._onCheckedForCompletion)
+
+    def check(self) -> None:
+        """Look for what is most often wrong."""
+        self._check(self._onChecked)
+
+    def _check(self, then: Callable[[Labels, tuple[Finding, ...]], None]) -> None:
+        if self._live is None:
+            return
+        self._live.flush()
+        labels, ct = self._live.labels, self._live.ct
+        self.say(_("Checking..."))
+        self.annotation.background.run(lambda: check_case(labels, ct), lambda found: then(labels, found),
+                                       lambda error: self.say(str(error)))
+
+    def _onChecked(self, labels: Labels, found: tuple[Finding, ...]) -> None:
+        if self._live is None or labels is not self._live.labels:
+            self.say("")
+            return
+        self._checked = labels
+        self.findings.show(found)
+        must = sum(finding.severity == MUST for finding in found)
+        self.say(_("{count} to put right, {rest} to look at.").format(count=must, rest=len(found) - must) if found else
+                 _("Nothing was found."))
+
+    def _onCheckedForCompletion(self, labels: Labels, found: tuple[Finding, ...]) -> None:
+        self._onChecked(labels, found)
+        if self._checked is not labels:
+            return
+        if any(finding.severity == MUST for finding in found):
+            self.say(_("Not completed yet: put right what the list says, or press again to complete it all the same."))
+        else:
+            self.complete()
+
+    def _onFinding(self, finding: Finding) -> None:
+        if finding.structure in ANNOTATED:
+            self.labels.choose(finding.structure)
+        if finding.position_lps_mm is not None:
+            cursor.goTo(ras_point(finding.position_lps_mm))
+
+    def _onPredraw(self) -> None:
+        case, live = self.currentCase, self._live
+        if case is None or not self.annotation.editable:
+            return
+        drawn = {name for name, mask in live.labels.masks.items() if not mask.empty}
+        self._said = ""
+        self.predraw.start(self.project, case, any(name.startswith("body") for name in {*drawn, self.labels.current}),
+                           OTHER_BONES in {*drawn, self.labels.current})
+
+    def _onProposed(self, case: Case, proposal: Labels) -> None:
+        if self.currentCase is None or self.currentCase.name != case.name or not self.annotation.editable:
+            self.say(_("{case} is not open any more: what the model drew was left out.").format(case=case.name))
+            return
+        self.annotation.propose(proposal)
+        self.say(_("The model has drawn; correct it. Undo brings back what was there."))
 
     def _onFlag(self) -> None:
         self.ui.flagFrame.visible = True
@@ -281,6 +362,29 @@ class Panel:
         self.cursor.jumping = self.tools.current == CURSOR
         if self.tools.current != CURSOR:
             self.keypoints.cancel()
+        self._showOpacity()
+
+    def _onDab(self, positionRas: tuple[float, float, float], axis: int, begins: bool) -> None:
+        """Our own brush touched the CT."""
+        live = self._live
+        if live is not None and self.brush.brush is not None:
+            stroke = dab(live.ct, self.brush.brush, positionRas, axis)
+            live.paint(self.labels.current, stroke, self.tools.rules(self.labels.visible), begins,
+                       erase=self.tools.current == ERASE)
+
+    def copySlice(self) -> None:
+        """Copy the label from the nearest axial slice that has it."""
+        if not self.annotation.editable:
+            return
+        try:
+            self._live.flush()
+            self._live.copy_slice(self.labels.current, self._here())
+        except ValueError as error:
+            self.say(str(error))
+
+    def _onHide(self) -> None:
+        self.labels.toggleVisible()
+        self._showOpacity()
 
     def _choose(self, tool: str) -> None:
         if self.annotation.editable:
@@ -291,6 +395,7 @@ class Panel:
             self._live.place(level, positionLps)
 
     def _onEscape(self) -> None:
+        self.predraw.cancel()
         self.keypoints.cancel()
         self.tools.choose(CURSOR)
 
@@ -338,7 +443,10 @@ class Panel:
         self.tools.fillOver(ANNOTATED)
         self.labels.choose(self.labels.current)
         self.tools.choose(CURSOR)
-        self._showOpacity()
+        self._checked = None
+        self.findings.show(())
+        self.predraw.fillModels(self.project)
+        cursor.goTo(live.slice_ras(len(live.slices_of("")) // 2))
 
     def _showCases(self) -> None:
         ui, annotation = self.ui, self.annotation
@@ -363,6 +471,8 @@ class Panel:
         if case is None:
             return _("Double click a case, or press Next.") if annotation.cases else _("Import CTs to begin.")
         parts = [f"<b>{html.escape(case.name)}</b>", html.escape(str(_statusWord(case)))]
+        if annotation.reader:
+            parts.append(_("second reading by {who}").format(who=html.escape(annotation.reader)))
         if annotation.readOnly:
             parts.append(_red(_("read only: {why}").format(why=annotation.readOnly)))
         parts += [html.escape(text) for text in (_("not saved yet") if annotation.unsaved and not annotation.saved
@@ -376,13 +486,18 @@ class Panel:
             return
         can = annotation.editable
         for widget in (ui.labelsWidget, ui.brushSpinBox, ui.shapeComboBox, ui.overComboBox, ui.thresholdCheckBox,
-                       ui.segmentEditor, ui.predrawButton, ui.flagButton):
+                       ui.segmentEditor, ui.copySliceButton, ui.modelsComboBox):
             widget.enabled = can
+        self.tools.enable(can)
+        own = not annotation.reader
+        ui.flagButton.enabled = can and own
+        ui.predrawButton.enabled = can and own and not self.predraw.running
         for name in ("T12", "L1", "L2"):
             getattr(ui, f"keypoint{name}Button").enabled = can
         ui.undoButton.enabled, ui.redoButton.enabled = live.can_undo, live.can_redo
         ended = annotation.case.status in (Status.COMPLETED, Status.FLAGGED)
-        ui.completeButton.text = _("Reopen") if ended else _("Completed, next")
+        ui.completeButton.text = (_("End the reading") if annotation.reader else _("Reopen") if ended else
+                                  _("Completed, next"))
         ui.completeButton.enabled = not annotation.readOnly
         self.keypoints.show(frozenset(point.level for point in live.labels.keypoints))
         self._showSlices()
@@ -396,7 +511,9 @@ class Panel:
     def _showOpacity(self) -> None:
         if self._live is not None:
             node = self._live.nodes.segmentation_node
-            set_visible(node, bool(self.ui.showCheckBox.checked))
+            # "Fill between slices" takes every label that is seen.
+            shown = {self.labels.current} if self.tools.current == INTERPOLATE else self.labels.visible
+            set_visible(node, bool(self.ui.showCheckBox.checked), shown)
             set_opacity(node, self.ui.opacitySlider.value / 100.0)
 
     def _onCursor(self, positionRas: tuple[float, float, float] | None) -> None:
@@ -404,7 +521,7 @@ class Panel:
             return
         self.annotation.activity.touch()
         name, hu = self._live.label_at(*positionRas) if positionRas is not None else ("", None)
-        title = STRUCTURES[name].title if name in STRUCTURES else name or "-"
+        title = STRUCTURES[name].title if name in STRUCTURES else name or _("no label")
         self.ui.cursorLabel.text = "" if hu is None else _("{label} · {hu:.0f} HU").format(label=title, hu=hu)
 
 

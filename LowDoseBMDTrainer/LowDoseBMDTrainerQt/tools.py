@@ -1,4 +1,4 @@
-"""The row of tools: each turns an effect of the Segment Editor on, with ITK-SNAP's way of brushes."""
+"""The row of tools: each turns an effect of the Segment Editor on, or a brush of our own, with ITK-SNAP's way of brushes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from LowDoseBMDLib.anatomy import STRUCTURES
+from LowDoseBMDTrainerMRML.painting import ADAPTIVE, CLEAR, EVERYTHING, SQUARE, VISIBLE, Brush, Rules
 from slicer.i18n import tr as _
 
-from .editor import CLEAR, EVERYTHING, VISIBLE, Editor
+from .editor import Editor
+from .slice_brush import SliceBrush
 
-ROUND, BALL, SQUARE, CUBE = "round", "ball", "square", "cube"
-"""Shapes of the brush."""
+ROUND, BALL, CUBE = "round", "ball", "cube"
+"""Shapes of the brush, besides SQUARE."""
 
-CURSOR, BRUSH, ERASE, ADAPTIVE = "cursor", "brush", "erase", "adaptive"
+CURSOR, BRUSH, ERASE, INTERPOLATE = "cursor", "brush", "erase", "interpolate"
 
 
 @dataclass(frozen=True)
 class Tool:
-    """effect: of the Segment Editor, "" for none. parameters: of the effect, set when it is turned on. bare: it has no options of its own."""
+    """effect: of the Segment Editor, "" for none. parameters: of the effect, set when it is turned on. bare: it has no
+    options of its own."""
 
     name: str
     effect: str
@@ -28,21 +31,21 @@ class Tool:
 
 
 TOOLS = (
-    Tool(CURSOR, ""), Tool(BRUSH, "Paint", bare=True), Tool(ERASE, "Erase", bare=True),
-    Tool("polygon", "Draw", bare=True), Tool("interpolate", "Fill between slices"),
-    Tool("scalpel", "Scissors", (("Operation", "EraseInside"), ("Shape", "FreeForm"))),
+    Tool(CURSOR, ""), Tool(BRUSH, "Paint", bare=True), Tool(ADAPTIVE, "", bare=True), Tool("polygon", "Draw", bare=True),
+    Tool("snake", "Snake"), Tool(INTERPOLATE, "Fill between slices"),
+    Tool("scalpel", "Scissors", (("Operation", "EraseInside"), ("Shape", "FreeForm"))), Tool(ERASE, "Erase", bare=True),
     Tool("islands", "Islands", (("Operation", "KEEP_LARGEST_ISLAND"),)),
 )
 
 
 class ToolRow:
-    """Buttons <tool>Button of ``ui``. onTool() after another tool was chosen."""
+    """Buttons <tool>Button of ``ui``. onTool() after another tool was chosen. sliceBrush: paints what the editor cannot."""
 
-    def __init__(self, ui: Any, editor: Editor, onTool: Callable[[], None]) -> None:
-        self._ui, self._editor, self._onTool = ui, editor, onTool
+    def __init__(self, ui: Any, editor: Editor, sliceBrush: SliceBrush, onTool: Callable[[], None]) -> None:
+        self._ui, self._editor, self._sliceBrush, self._onTool = ui, editor, sliceBrush, onTool
         self.current, self._label = CURSOR, ""
         self._tools = {tool.name: tool for tool in TOOLS}
-        for name, text in ((ROUND, _("round")), (BALL, _("ball, 3D"))):
+        for name, text in ((ROUND, _("round")), (SQUARE, _("square")), (BALL, _("ball, 3D")), (CUBE, _("cube, 3D"))):
             ui.shapeComboBox.addItem(text, name)
         for name in self._tools:
             self._button(name).connect("clicked(bool)", lambda _checked=False, name=name: self.choose(name))
@@ -63,31 +66,54 @@ class ToolRow:
         chosen = box.currentData or EVERYTHING
         blocked = box.blockSignals(True)
         box.clear()
-        for name, text in ((EVERYTHING, _("all labels")), (VISIBLE, _("visible labels")),
-                           (CLEAR, _("nothing drawn yet"))):
+        for name, text in ((EVERYTHING, _("all labels")), (VISIBLE, _("visible labels")), (CLEAR, _("nothing drawn yet"))):
             box.addItem(text, name)
         for name in labels:
             box.addItem(_("{label} only").format(label=STRUCTURES[name].title), name)
         box.setCurrentIndex(max(0, box.findData(chosen)))
         box.blockSignals(blocked)
 
+    # --- which tool ----------------------------------------------------------------------------------------------
+
     def choose(self, name: str) -> None:
         """Turn a tool on; the cursor when there is nothing to draw in."""
-        tool = self._tools[name]
-        ready = bool(self._label) and self._editor.widget.segmentationNode() is not None
-        self.current = name if ready else CURSOR
-        if self._editor.widget.segmentationNode() is not None:
-            effect = self._editor.activate(tool.effect if ready else "")
+        segmentation = self._editor.widget.segmentationNode() is not None
+        self.current = name if self._label and segmentation else CURSOR
+        tool, own = self._tools[self.current], self._ownBrush()
+        if segmentation:
+            effect = self._editor.activate("" if own else tool.effect)
             for key, value in tool.parameters if effect else ():
                 effect.setParameter(key, value)
+        if own is None:
+            self._sliceBrush.stop()
+        else:
+            self._sliceBrush.start(own)
         self._show()
         self._onTool()
+
+    def _ownBrush(self) -> Brush | None:
+        """The brush when it is one that Slicer's editor does not have."""
+        shape, diameter = self._ui.shapeComboBox.currentData, float(self._ui.brushSpinBox.value)
+        flat = shape not in (BALL, CUBE)
+        if self.current == ADAPTIVE:
+            return Brush(ADAPTIVE, diameter, flat)
+        if self.current in (BRUSH, ERASE) and shape in (SQUARE, CUBE):
+            return Brush(SQUARE, diameter, flat)
+        return None
 
     def _show(self) -> None:
         tool = self._tools[self.current]
         for name in self._tools:
             self._button(name).checked = name == self.current
         self._ui.segmentEditor.visible = bool(tool.effect) and not tool.bare
+
+    def enable(self, enabled: bool) -> None:
+        """Tools that draw, where something may be drawn; one whose effect this Slicer lacks stays off."""
+        for name, tool in self._tools.items():
+            there = not tool.effect or bool(self._editor.widget.effectByName(tool.effect))
+            self._button(name).enabled = name == CURSOR or (enabled and there)
+
+    # --- how it draws --------------------------------------------------------------------------------------------
 
     def setLabel(self, label: str) -> None:
         """The label that is drawn from now on; "" for none."""
@@ -99,15 +125,30 @@ class ToolRow:
         self._applyBrush()
         self._applyMask()
 
+    def rules(self, visible: frozenset[str]) -> Rules:
+        """Where our own brushes may paint. visible: labels that are seen."""
+        return Rules(self._ui.overComboBox.currentData or EVERYTHING, visible, self._range())
+
+    def _range(self) -> tuple[float, float] | None:
+        ui = self._ui
+        low, high = sorted((float(ui.lowSpinBox.value), float(ui.highSpinBox.value)))
+        return (low, high) if ui.thresholdCheckBox.checked else None
+
     def _applyBrush(self) -> None:
-        if self._label:
-            self._editor.setBrush(float(self._ui.brushSpinBox.value), self._ui.shapeComboBox.currentData == BALL)
+        if not self._label:
+            return
+        self._editor.setBrush(float(self._ui.brushSpinBox.value), self._ui.shapeComboBox.currentData == BALL)
+        if self.current in (BRUSH, ERASE, ADAPTIVE):
+            self.choose(self.current)
 
     def _applyMask(self) -> None:
         ui = self._ui
-        limited = ui.thresholdCheckBox.checked
-        ui.lowSpinBox.enabled = ui.highSpinBox.enabled = limited
+        ui.lowSpinBox.enabled = ui.highSpinBox.enabled = bool(ui.thresholdCheckBox.checked)
         if self._label:
             self._editor.setOver(ui.overComboBox.currentData or EVERYTHING, self._label)
-            low, high = sorted((float(ui.lowSpinBox.value), float(ui.highSpinBox.value)))
-            self._editor.setRange((low, high) if limited else None)
+            self._editor.setRange(self._range())
+
+
+def step(spinBox: Any, factor: float) -> None:
+    """A larger or smaller brush."""
+    spinBox.value = spinBox.value * factor

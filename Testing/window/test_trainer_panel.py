@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+import sys
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,13 @@ import pytest
 pytest.importorskip("slicer_adapter")
 import slicer
 import small_torso as torso
+from LowDoseBMDLib.files.volumes import write_volume
 from LowDoseBMDLib.rois import Keypoint, Mask
-from LowDoseBMDTrainerLib.cases import Labels, Status, open_for_writing, read_history, read_labels
-from LowDoseBMDTrainerLib.project import Arrival, Project, create_project, write_ct
+from LowDoseBMDTrainerLib.cases import Labels, Status, open_for_writing, read_history, read_labels, read_proposal
+from LowDoseBMDTrainerLib.project import Arrival, Project, create_project
 from reader import torso_ct
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the tests' PythonSlicer is a shell script")
 
 VERTEBRAE = torso.box((12, 20, 28), (30, 20, 24))
 
@@ -29,7 +35,7 @@ def a_project(tmp_path: Path) -> Project:
         ct = torso_ct()
         hu = ct.hu.copy()
         hu[0, 5, 5] = number
-        write_ct(path, replace(ct, hu=hu))
+        write_volume(path, hu, ct.geometry)
         project.add(path, arrival=Arrival(labels=labels if number == 0 else None, synthetic=True))
     project.add_unreadable(tmp_path / "gone.nii", "the file is cut off")
     return project
@@ -89,6 +95,22 @@ class Annotator:
 
 
 @pytest.fixture
+def a_trainer(a_slicer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes PythonSlicer run a script with the arguments of a command of lowdosebmd-train."""
+    def offer(script: str) -> None:
+        folder = tmp_path / "bin"
+        folder.mkdir(exist_ok=True)
+        (folder / "script.py").write_text(textwrap.dedent(script), encoding="utf-8")
+        paths = os.pathsep.join(path for path in sys.path if "Testing" in path or "LowDoseBMD" in path)
+        launcher = folder / "PythonSlicer"
+        command = f'"{sys.executable}" "{folder / "script.py"}" "$@"'
+        launcher.write_text(f'#!/bin/sh\nshift 2\nPYTHONPATH="{paths}" exec {command}\n', encoding="utf-8")
+        launcher.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return offer
+
+
+@pytest.fixture
 def an_annotator(a_slicer: Any, a_project: Project) -> Annotator:
     return Annotator(a_slicer, a_project)
 
@@ -125,7 +147,11 @@ def test_what_is_drawn_is_saved_behind_and_undo_takes_it_back(an_annotator: Anno
 def test_completing_saves_records_the_work_and_opens_the_next(an_annotator: Annotator) -> None:
     an_annotator.open("0001")
     an_annotator.paint("clavicles", torso.box((5, 5, 5), (2, 2, 2)))
+    an_annotator.live.place("T12", (0.0, 40.0, -390.0))  # below L1
     an_annotator.annotation.activity.seconds = 90.0
+    an_annotator.ui.completeButton.click()
+    an_annotator.settle()
+    assert "Not completed yet" in an_annotator.state and an_annotator.ui.findingsList.count
     an_annotator.ui.completeButton.click()
     an_annotator.settle()
     an_annotator.settle()
@@ -240,6 +266,135 @@ def test_tools_and_masks_reach_the_editor(an_annotator: Annotator) -> None:
     assert node.GetSourceVolumeIntensityMask() and node.GetSourceVolumeIntensityMaskRange() == (150.0, 3071.0)
     ui.cursorButton.click()
     assert not node.GetActiveEffectName() and an_annotator.panel.cursor.jumping
+
+
+def test_a_finding_takes_the_views_to_its_place(an_annotator: Annotator) -> None:
+    an_annotator.open("0001")
+    an_annotator.paint("vertebrae", torso.box((2, 2, 2), (1, 1, 1)))  # an island
+    an_annotator.ui.checkButton.click()
+    an_annotator.settle()
+    texts = [an_annotator.ui.findingsList.item(row).text() for row in range(an_annotator.ui.findingsList.count)]
+    row = next(n for n, text in enumerate(texts) if "island" in text or "piece" in text)
+    an_annotator.ui.findingsList.setCurrentRow(row)
+    an_annotator.ui.findingsList.itemClicked.emit(an_annotator.ui.findingsList.item(row))
+    assert an_annotator.panel._here() == 2 and an_annotator.panel.labels.current == "vertebrae"
+
+
+def test_square_and_adaptive_brushes_paint_in_the_views(an_annotator: Annotator) -> None:
+    from LowDoseBMDTrainerQt import cursor
+
+    an_annotator.open("0002")
+    ui, panel = an_annotator.ui, an_annotator.panel
+    panel.labels.choose("ribs")
+    ui.shapeComboBox.setCurrentIndex(ui.shapeComboBox.findData("square"))
+    ui.brushButton.click()
+    assert panel.brush.brush is not None and not panel.editor.node.GetActiveEffectName()
+    here = panel._here()
+    view = slicer.app.layoutManager().sliceWidget("Red").sliceView()
+    for event, x in (("MouseMoveEvent", 100), ("LeftButtonPressEvent", 100), ("MouseMoveEvent", 140),
+                     ("LeftButtonReleaseEvent", 140), ("MouseMoveEvent", 60)):
+        view.interactor().SetEventInformation(x, 100, 0, 0, chr(0), 0, None)
+        view.interactor().InvokeEvent(event)
+    assert [k for k, there in enumerate(an_annotator.live.slices_of("ribs")) if there] == [here]
+    strokes = an_annotator.live.labels.masks["ribs"]
+    an_annotator.ui.undoButton.click()
+    assert not an_annotator.live.can_undo, "press, drag and release are one step"
+    an_annotator.ui.redoButton.click()
+    assert an_annotator.live.labels.masks["ribs"] is strokes
+    ui.adaptiveButton.click()
+    assert panel.brush.brush.kind == "adaptive"
+    ui.brushSpinBox.value = 20.0
+    assert panel.brush.brush.diameter_mm == 20.0
+    ui.cursorButton.click()
+    assert panel.brush.brush is None
+    cursor.showSlice(an_annotator.live.slice_ras(here + 1))
+    ui.copySliceButton.click()
+    assert sum(an_annotator.live.slices_of("ribs")) == 2
+
+
+def test_interpolating_shows_the_drawn_label_alone(an_annotator: Annotator) -> None:
+    an_annotator.open("0001")
+    display = an_annotator.live.nodes.segmentation_node.GetDisplayNode()
+    an_annotator.panel.labels.choose("ribs")
+    an_annotator.ui.interpolateButton.click()
+    assert display.GetSegmentVisibility("ribs") and not display.GetSegmentVisibility("vertebrae")
+    an_annotator.ui.cursorButton.click()
+    assert display.GetSegmentVisibility("vertebrae")
+    an_annotator.session.press(an_annotator.session.window, "V")
+    assert not display.GetSegmentVisibility("ribs") and display.GetSegmentVisibility("vertebrae")
+
+
+def test_a_second_reading_begins_empty_and_leaves_the_labels_alone(an_annotator: Annotator) -> None:
+    an_annotator.open("0001")
+    an_annotator.ui.annotatorLineEdit.text = "EF"
+    an_annotator.panel.openReading(an_annotator.panel.currentCase)
+    an_annotator.settle()
+    assert an_annotator.live.labels.masks == {} and "second reading by EF" in an_annotator.state
+    stroke = torso.box((5, 5, 5), (3, 4, 6))
+    an_annotator.paint("ribs", stroke)
+    an_annotator.ui.completeButton.click()
+    an_annotator.settle()
+    case = an_annotator.case("0001")
+    assert read_labels(case, "EF").masks["ribs"].same_as(stroke)
+    assert "ribs" not in read_labels(case).masks and case.annotator != "EF"
+
+
+def test_what_the_model_draws_comes_as_one_step_and_is_kept_to_compare(an_annotator: Annotator, a_trainer) -> None:
+    a_trainer("""
+        import json, sys
+        from pathlib import Path
+        import small_torso as torso
+        from LowDoseBMDLib.rois import Keypoint
+        from LowDoseBMDTrainerLib.cases import Labels
+        from LowDoseBMDTrainerLib.predraw import write_result
+        assert sys.argv[1] == "predraw" and sys.argv[3] == "0002", sys.argv
+        print(json.dumps({"event": "progress", "stage": "bones", "fraction": 0.5}), flush=True)
+        labels = Labels(torso.geometry(), {"ribs": torso.box((5, 5, 5), (3, 4, 6))}, (Keypoint("L1", (0.0, 40.0, -340.0)),))
+        write_result(Path(sys.argv[sys.argv.index("--to") + 1]), labels)
+        print(json.dumps({"event": "done", "failed": 0}), flush=True)
+        """)
+    an_annotator.open("0002")
+    an_annotator.ui.predrawButton.click()
+    assert an_annotator.ui.cancelButton.visible and not an_annotator.ui.predrawButton.enabled
+    an_annotator.session.wait_until(lambda: not an_annotator.panel.predraw.running, 60.0)
+    an_annotator.settle()
+    assert an_annotator.live.labels.masks["ribs"].voxels.sum() == 72
+    assert [point.level for point in an_annotator.live.labels.keypoints] == ["L1"]
+    assert read_proposal(an_annotator.case("0002")).masks["ribs"].voxels.sum() == 72
+    an_annotator.ui.undoButton.click()
+    assert not an_annotator.live.labels.masks and an_annotator.ui.predrawButton.enabled
+
+
+def test_a_model_that_fails_says_why_and_changes_nothing(an_annotator: Annotator, a_trainer) -> None:
+    a_trainer("""
+        import json, sys
+        print(json.dumps({"event": "failed", "message": "the models are damaged"}), flush=True)
+        sys.exit(2)
+        """)
+    an_annotator.open("0002")
+    an_annotator.ui.predrawButton.click()
+    an_annotator.session.wait_until(lambda: not an_annotator.panel.predraw.running, 60.0)
+    assert "the models are damaged" in an_annotator.state and not an_annotator.live.can_undo
+
+
+def test_import_reports_and_fills_the_worklist(an_annotator: Annotator, a_trainer) -> None:
+    a_trainer("""
+        import sys
+        from LowDoseBMDTrainerLib.cli import main
+        sys.exit(main(sys.argv[1:]))
+        """)
+    ct = torso_ct()
+    folder = an_annotator.project.folder.parent / "new"
+    folder.mkdir()
+    write_volume(folder / "ct.nii.gz", ct.hu - 1, ct.geometry)
+    an_annotator.ui.importButton.click()
+    assert an_annotator.ui.importFrame.visible
+    an_annotator.session.answer(str(folder))
+    an_annotator.ui.importFolderButton.click()
+    an_annotator.session.wait_until(lambda: not an_annotator.panel.importer.running, 60.0)
+    an_annotator.session.wait(20)
+    assert "added" in an_annotator.ui.importLabel.text and "report" in an_annotator.ui.importLabel.text
+    assert an_annotator.ui.casesTable.rowCount == 5
 
 
 def test_keys(an_annotator: Annotator) -> None:

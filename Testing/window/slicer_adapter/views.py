@@ -25,14 +25,18 @@ class View(QtWidgets.QWidget):
 
 
 class qMRMLSliceView(View):  # noqa: N801
-    """A slice view, with an interactor that gets no events of its own."""
+    """A slice view: a window that is never drawn, and an interactor that gets the events that a test invokes."""
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
-        self._interactor = vtk.vtkGenericRenderWindowInteractor()
+        self._window, self._interactor = vtk.vtkRenderWindow(), vtk.vtkGenericRenderWindowInteractor()
+        self._window.AddRenderer(vtk.vtkRenderer())
 
     def interactor(self) -> Any:
         return self._interactor
+
+    def renderWindow(self) -> Any:
+        return self._window
 
 
 class qMRMLThreeDView(View):  # noqa: N801
