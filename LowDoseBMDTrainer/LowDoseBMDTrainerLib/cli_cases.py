@@ -101,19 +101,21 @@ def run_import(options: argparse.Namespace) -> int:
 
     project = open_project(options.project)
     how = ImportOptions(options.layout, options.copy, options.to_check, options.labels, options.names, options.scheme)
-    found = find_all(options.sources, how)
-    outcomes: Counter[str] = Counter()
-    problems = alone = 0
+    found = find_all(options.sources, how, project.folder)
+    outcomes, problems = [], 0
     for number, done in enumerate(import_cases(project, found, how), start=1):
-        outcomes[done.outcome] += 1
-        alone += done.outcome == ADDED and found[number - 1].patient is None and not found[number - 1].dicom
+        outcomes.append(done.outcome)
         problems += bool(done.problem)
         name = done.case.name if done.case else "-"
         say(f"[{number}/{len(found)}] {name} {done.outcome}: {done.place}" + _without_labels(done))
         for line in [done.problem] * bool(done.problem) + (_mapped_lines(done.mapped) if done.mapped else []):
             say(f"    {line}")
-    say(", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()))
-    if alone > 1:
+    say(", ".join(f"{count} {outcome}" for outcome, count in Counter(outcomes).items()) or "no CT found")
+    added = [each for each, outcome in zip(found, outcomes, strict=True) if outcome == ADDED]
+    if any(each.dicom for each in added) and not options.copy:
+        say("The project refers to DICOM files by their paths. Where these name patients, import with --copy before you pass "
+            "it on.")
+    if (alone := sum(each.patient is None and not each.dicom for each in added)) > 1:
         say(f"{alone} CTs do not say whose they are: each counts as a patient of its own. Where two are of one patient: "
             f"lowdosebmd-train set {options.project} CASE --patient NUMBER --annotator WHO")
     return SOME_FAILED if problems else DONE

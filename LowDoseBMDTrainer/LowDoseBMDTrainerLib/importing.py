@@ -13,7 +13,17 @@ from LowDoseBMDLib.failures import is_memory
 from LowDoseBMDLib.files.read import read_ct, read_label_map
 from LowDoseBMDLib.rois import NO_VOXELS
 
-from .cases import LABELS, Case, Status, Writing, open_for_writing, read_image, read_labels, write_anatomy
+from .cases import (
+    LABELS,
+    Case,
+    CaseTaken,
+    Status,
+    Writing,
+    open_for_writing,
+    read_image,
+    read_labels,
+    write_anatomy,
+)
 from .layouts import ctspine1k, plain, ribseg, totalsegmentator, verse
 from .layouts.found import Found
 from .mapping import SCHEMES, Mapped, lists_what_is_there, read_names
@@ -39,7 +49,7 @@ UNREADABLE, NO_CT = "cannot be read", "no CT"
 """What became of a CT. Only the last makes no case."""
 
 LARGEST_LABEL = 255
-"""A file of whole numbers from 0 to this at most is a label map: no CT lacks negative values."""
+"""A file of whole numbers from 0 to this at most is a label map or a picture: no CT lacks negative values."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +84,8 @@ class Imported:
     mapped: Mapped | None = None
 
 
-def find_all(sources: Sequence[Path], options: ImportOptions = ImportOptions()) -> list[Found]:
-    """Every CT of all sources, each once.
+def find_all(sources: Sequence[Path], options: ImportOptions = ImportOptions(), skip: Path | None = None) -> list[Found]:
+    """Every CT of all sources, each once. skip: a folder inside of them that is left out, such as that of the project.
 
     Raises ValueError for an unknown layout or scheme, a source that is not there or holds no CT, or ``labels`` for several.
     """
@@ -87,7 +97,8 @@ def find_all(sources: Sequence[Path], options: ImportOptions = ImportOptions()) 
         if not source.exists():
             raise ValueError(f"there is nothing at {source}; check the spelling")
         for each in _found_in(source.resolve(), options, names):
-            found.setdefault(each.sources, each)
+            if skip is None or not each.place.is_relative_to(skip):
+                found.setdefault(each.sources, each)
     if options.labels and len(found) > 1:
         raise ValueError(f"--labels is the label map of one CT, but {len(found)} were found; import them one by one")
     return list(found.values())
@@ -131,9 +142,9 @@ def _import(project: Project, found: Found, options: ImportOptions) -> Imported:
         patient = found.patient or (_patient_of(found.sources[0]) if found.dicom else None)
     except (ValueError, OSError, MemoryError) as error:
         if not found.dicom and _is_label_map(found.sources[0]):
-            return Imported(found.place, NO_CT, problem="it is a label map, and no CT beside it has a name like it: give "
-                            "both with --labels, or name them ct and labels")
-        sentence = "it does not fit into this computer's memory" if is_memory(error) else str(error)
+            return Imported(found.place, NO_CT, problem="it holds whole numbers from 0 to 255 only: a picture without HU, or a "
+                            "label map without a CT of a like name (ct and labels) beside it; give both with --labels")
+        sentence = _sentence(error)
         case = project.add_unreadable(found.place, sentence, found.source, found.series)
         return Imported(found.place, UNREADABLE, case, sentence)
     mapped, problem = _labels(found, ct)
@@ -143,6 +154,10 @@ def _import(project: Project, found: Found, options: ImportOptions) -> Imported:
         return Imported(found.place, ADDED, case, problem, mapped)
     except CaseThere as there:
         return _add_labels(there.case, found, mapped, arrival, problem)
+
+
+def _sentence(error: Exception) -> str:
+    return "it does not fit into this computer's memory" if is_memory(error) else str(error)
 
 
 def _is_label_map(path: Path) -> bool:
@@ -159,8 +174,8 @@ def _labels(found: Found, ct: CTVolume) -> tuple[Mapped | None, str]:
         return None, ""
     try:
         mapped = found.read_labels(ct)
-    except (ValueError, OSError) as error:
-        return None, f"its labels were left out: {error}"
+    except (ValueError, OSError, MemoryError) as error:
+        return None, f"its labels were left out: {_sentence(error)}"
     if not mapped.labels.masks:
         found_names = ", ".join(mapped.unmapped[:6]) or "it is empty"
         return None, f"its labels were left out: none of them means a bone ({found_names})"
@@ -183,12 +198,15 @@ def _add_labels(case: Case, found: Found, mapped: Mapped | None, arrival: Arriva
     """Labels for a case that has none; a person's work is never replaced."""
     if mapped is None or case.status is not Status.NOT_STARTED or (case.folder / LABELS).exists():
         return Imported(found.place, THERE, case, problem)
-    with open_for_writing(case, IMPORTER) as writing:
-        writing.save(mapped.labels)
-        if mapped.anatomy is not None:
-            write_anatomy(case.folder, mapped.anatomy.labels, mapped.anatomy.geometry, mapped.anatomy.names)
-        writing.set_status(arrival.status, arrival.reason)
-        return Imported(found.place, LABELS_ADDED, writing.case, problem, mapped)
+    try:
+        with open_for_writing(case, IMPORTER) as writing:
+            writing.save(mapped.labels)
+            if mapped.anatomy is not None:
+                write_anatomy(case.folder, mapped.anatomy.labels, mapped.anatomy.geometry, mapped.anatomy.names)
+            writing.set_status(arrival.status, arrival.reason)
+            return Imported(found.place, LABELS_ADDED, writing.case, problem, mapped)
+    except CaseTaken as taken:
+        return Imported(found.place, THERE, case, f"its labels were left out: {taken}")
 
 
 def take_labels(writing: Writing, path: Path, meaning: plain.Names | None = None) -> Mapped:

@@ -38,9 +38,12 @@ SCHEMES: dict[str, dict[int, str]] = {**PUBLIC, "lowdosebmd": {each.label: each.
 
 @dataclass(frozen=True, eq=False)
 class Foreign:
-    """A label map as it came. labels: (k, j, i) integers on the CT's grid. names: the structure of each label.
-    centres: of vertebral bodies by vertebra name, LPS mm, where they came with it. complete: every structure that has a name
-    was looked for, so that one without a voxel is not in the CT."""
+    """A label map as it came.
+
+    labels: (k, j, i) integers on the CT's grid. names: the structure of each label. centres: of vertebral bodies by vertebra
+    name, LPS mm, where they came with it. complete: every structure that has a name was looked for, so that one without a
+    voxel is not in the CT.
+    """
 
     labels: np.ndarray
     names: Mapping[int, str]

@@ -331,11 +331,15 @@ def test_labels_that_come_later_are_added_but_never_over_a_persons_work(project:
     label_file(folder / "labels.nii.gz", (1, (2, 2, 2)))
     [second] = take(project, folder, scheme="lowdosebmd")
     assert (second.outcome, second.case.name) == ("labels added", first.case.name)
+    with open_for_writing(project.add(ct_file(tmp_path / "b", 1)), "AB"):
+        label_file(tmp_path / "b" / "labels.nii.gz", (1, (2, 2, 2)))
+        [taken] = take(project, tmp_path / "b", scheme="lowdosebmd")
+        assert taken.outcome == "there already" and "being edited by AB" in taken.problem
     with open_for_writing(second.case, "AB") as writing:
         writing.save(Labels(small_cases.geometry(), {"ribs": block((9, 2, 2))}))
     [third] = take(project, folder, scheme="lowdosebmd")
     assert third.outcome == "there already" and set(read_labels(project.case("0001")).masks) == {"ribs"}
-    assert len(project.cases()) == 1
+    assert len(project.cases()) == 2
 
 
 def test_imported_labels_may_wait_for_a_person(project: Project, tmp_path: Path) -> None:
@@ -435,6 +439,12 @@ def test_a_project_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["labels", str(project), "0001", "--itksnap", str(tmp_path / "snap")]) == 0
     assert {path.name for path in (tmp_path / "snap").iterdir()} == {"image.nii.gz", "segmentation.nii.gz", "labels.txt",
                                                                      "workspace.itksnap", "keypoints.mrk.json"}
+
+
+def test_a_project_inside_of_what_is_imported_is_left_out(project: Project, tmp_path: Path) -> None:
+    project.add(ct_file(tmp_path / "a"), copy=True)
+    found = find_all([tmp_path], skip=project.folder)
+    assert [each.place for each in found] == [tmp_path / "a" / "ct.nii.gz"]
 
 
 def test_what_was_drawn_in_itk_snap_comes_back_into_its_case(project: Project, tmp_path: Path,
