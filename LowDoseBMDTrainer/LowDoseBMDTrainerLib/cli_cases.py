@@ -113,8 +113,8 @@ def run_import(options: argparse.Namespace) -> int:
     say(", ".join(f"{count} {outcome}" for outcome, count in Counter(outcomes).items()) or "no CT found")
     added = [each for each, outcome in zip(found, outcomes, strict=True) if outcome == ADDED]
     if any(each.dicom for each in added) and not options.copy:
-        say("The project refers to DICOM files by their paths. Where these name patients, import with --copy before you pass "
-            "it on.")
+        say("The project refers to DICOM files by their paths. Where these name patients, import with --copy before you "
+            "pass it on.")
     if (alone := sum(each.patient is None and not each.dicom for each in added)) > 1:
         say(f"{alone} CTs do not say whose they are: each counts as a patient of its own. Where two are of one patient: "
             f"lowdosebmd-train set {options.project} CASE --patient NUMBER --annotator WHO")

@@ -142,8 +142,8 @@ def _import(project: Project, found: Found, options: ImportOptions) -> Imported:
         patient = found.patient or (_patient_of(found.sources[0]) if found.dicom else None)
     except (ValueError, OSError, MemoryError) as error:
         if not found.dicom and _is_label_map(found.sources[0]):
-            return Imported(found.place, NO_CT, problem="it holds whole numbers from 0 to 255 only: a picture without HU, or a "
-                            "label map without a CT of a like name (ct and labels) beside it; give both with --labels")
+            return Imported(found.place, NO_CT, problem="it holds whole numbers from 0 to 255 only: a picture without HU, "
+                            "or a label map without a CT of a like name (ct and labels) beside it; give both with --labels")
         sentence = _sentence(error)
         case = project.add_unreadable(found.place, sentence, found.source, found.series)
         return Imported(found.place, UNREADABLE, case, sentence)
