@@ -66,6 +66,7 @@ class Channel:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._over = threading.Event()
 
     def send(self, event: str, **content: Any) -> None:
         """Raises OSError when nobody reads any more."""
@@ -73,14 +74,18 @@ class Channel:
         os.write(self._descriptor, line.encode("ascii"))
 
     def end_when_unread(self) -> None:
-        """Runs for ever; ends the process, at once and from any stage, when nobody reads any more."""
-        while True:
+        """Runs until ``over``; ends the process, at once and from any stage, when nobody reads any more."""
+        while not self._over.is_set():
             try:
                 self.send("alive")
             except OSError:
                 log.error("whoever started this job is gone")
                 os._exit(ORPHANED)
-            time.sleep(ALIVE_SECONDS)
+            self._over.wait(ALIVE_SECONDS)
+
+    def over(self) -> None:
+        """Nothing more is sent: whoever reads may go."""
+        self._over.set()
 
 
 class JobProgress:

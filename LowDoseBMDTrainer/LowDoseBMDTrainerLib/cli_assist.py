@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import signal
 import sys
 import threading
@@ -154,7 +153,8 @@ class Assistant:
                 send("case", case=case.name, state="skipped", text=why)
         return wanted
 
-    def _each(self, project: Project, cases: Sequence[Case], send: Callable[..., None], progress: Any) -> int:
+    def _each(self, project: Project, cases: Sequence[Case], send: Callable[..., None],
+              progress: Callable[[int, int, str], Progress]) -> int:
         """Number of cases that could not be done."""
         from LowDoseBMDLib.pipeline import open_models
 
@@ -170,19 +170,21 @@ class Assistant:
         return failed
 
     @contextlib.contextmanager
-    def _events(self) -> Iterator[tuple[Callable[..., None], Any]]:
-        """What sends an event, and what gives the progress callback of a case."""
+    def _events(self) -> Iterator[tuple[Callable[..., None], Callable[[int, int, str], Progress]]]:
+        """What sends an event, and what gives the progress callback of a case (number, of how many, name)."""
         before = signal.signal(signal.SIGTERM, _stop)
         try:
-            yield self._for_programs() if self.options.json else (_tell, self._for_people)
+            with self._for_programs() if self.options.json else contextlib.nullcontext((_tell, self._for_people)) as both:
+                yield both
         finally:
             signal.signal(signal.SIGTERM, before)
 
-    def _for_programs(self) -> tuple[Callable[..., None], Any]:
+    @contextlib.contextmanager
+    def _for_programs(self) -> Iterator[tuple[Callable[..., None], Callable[[int, int, str], Progress]]]:
         from LowDoseBMDLib.worker import Channel, JobProgress
 
-        channel = Channel(os.dup(sys.stdout.fileno()))
-        threading.Thread(target=channel.end_when_unread, daemon=True).start()
+        channel = Channel(sys.stdout.fileno())
+        alive = threading.Thread(target=channel.end_when_unread, daemon=True)
         whole: list[JobProgress] = []
 
         def progress(number: int, count: int, _name: str) -> Progress:
@@ -191,7 +193,12 @@ class Assistant:
             whole[0].begin_part(number)
             return whole[0]
 
-        return channel.send, progress
+        alive.start()
+        try:
+            yield channel.send, progress
+        finally:
+            channel.over()
+            alive.join()
 
     def _for_people(self, _number: int, _count: int, name: str) -> Progress:
         shown = progress_for(False, f"{name}: ")
