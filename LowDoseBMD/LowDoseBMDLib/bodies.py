@@ -71,9 +71,13 @@ class Spine:
 
     def mask(self, body: Body, geometry: Geometry) -> Mask:
         """One body drawn on a CT's grid."""
-        own = ndimage.binary_dilation(self.numbers == body.number, iterations=1)
-        others = (self.numbers > 0) & (self.numbers != body.number)
-        return draw_mask(np.where(own & ~others, self.body, 0.0), self.geometry, geometry)
+        found = ndimage.find_objects(self.numbers)[body.number - 1]
+        box = tuple(slice(max(0, s.start - 2), s.stop + 2) for s in found)
+        numbers, chance = self.numbers[box], self.body[box]
+        own = ndimage.binary_dilation(numbers == body.number)
+        others = (numbers > 0) & (numbers != body.number)
+        part = self.geometry.crop(tuple(s.start for s in box), chance.shape)
+        return draw_mask(np.where(own & ~others, chance, 0.0), part, geometry)
 
 
 def draw_bodies(ct: CTVolume, bones: Bones, engine: Engine, progress: Progress = silent) -> Spine:

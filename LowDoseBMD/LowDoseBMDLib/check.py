@@ -7,7 +7,7 @@ import scipy.ndimage as ndi
 
 from .ctvolume import Acquisition, CTVolume
 from .flags import Flag, Refusal, Severity
-from .geometry import Geometry, resample
+from .geometry import Geometry
 from .headers import is_sharp, names_contrast
 from .orientation import COARSE_MM, CoarseBody, Cues, coarse_body, read_cues
 
@@ -174,8 +174,12 @@ def truncation_flags(ct: CTVolume, coarse: CoarseBody) -> tuple[Flag, ...]:
 def _inside_view(ct: CTVolume, shape_kji: tuple[int, int, int]) -> np.ndarray:
     """bool (k, j, i) on the coarse grid: inside the array and not filler."""
     grid = ct.geometry.with_spacing(COARSE_MM)
-    real = (ct.hu >= PADDING_BELOW_HU).astype(np.uint8)
-    return resample(real, ct.geometry, grid, outside=0, nearest=True).astype(bool).reshape(shape_kji)
+    axes = [ct.geometry.to_kji(grid.to_lps(np.eye(3)[axis] * np.arange(n)[:, None]))[:, axis]
+            for axis, n in enumerate(shape_kji)]
+    k, j, i = (np.ceil(at - 0.5 - 1e-6).astype(int) for at in axes)
+    last = np.array(ct.hu.shape) - 1
+    view = ct.hu[np.ix_(np.minimum(k, last[0]), np.minimum(j, last[1]), np.minimum(i, last[2]))] >= PADDING_BELOW_HU
+    return view & (k <= last[0])[:, None, None] & (j <= last[1])[:, None] & (i <= last[2])
 
 
 def _lateral_contact_mm(body: np.ndarray, view: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ Slicer and NIfTI use RAS: flip the signs of x and y, here only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 GRID_TOLERANCE_MM = 1e-2
 """Two grids whose corners differ by less are the same grid: NIfTI headers round at 1e-4..1e-3 mm."""
+
+MARGIN_VOXELS = 2
+"""Of a grid, round what a target covers: linear interpolation needs one."""
+
+_MOST_INT16 = np.iinfo(np.int16).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,23 +137,21 @@ def ras_point(lps_mm: Sequence[float]) -> tuple[float, float, float]:
 
 
 def resample(array: np.ndarray, source: Geometry, target: Geometry, outside: float,
-             nearest: bool = False) -> np.ndarray:
+             nearest: bool = False, lowest: float | None = None) -> np.ndarray:
     """Values of ``array`` (k, j, i on ``source``) at the voxels of ``target``.
 
     Linear interpolation, or nearest neighbour for label maps. When the target is coarser, images are first
     averaged over whole blocks of source voxels so that thin cortex does not alias. ``outside`` fills what lies
-    beyond the source. Returns the dtype of the input.
+    beyond the source; values below ``lowest`` are averaged as if they were it. Returns the dtype of the input.
     """
     import SimpleITK as sitk
 
     bins = np.floor(target.spacing_mm / source.spacing_mm + 1e-6).astype(int)
-    if nearest or bins.max() <= 1:
-        image = source.to_image(array)
-    else:
-        bins = np.maximum(bins, 1)
-        short = (-np.array(array.shape)) % bins[::-1]
-        padded = np.pad(array, [(0, n) for n in short], mode="edge") if short.any() else array
-        image = sitk.BinShrink(replace(source, shape_kji=padded.shape).to_image(padded), bins.tolist())
+    if not nearest:
+        bins_kji = tuple(int(n) for n in np.maximum(bins, 1)[::-1])
+        if lowest is not None or max(bins_kji) > 1:
+            array, source = _block_means(array, source, bins_kji, lowest, target)
+    image = source.to_image(array)
     grid = sitk.Resample(
         image, target.shape_kji[::-1], sitk.Transform(),
         sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear,
@@ -156,6 +159,58 @@ def resample(array: np.ndarray, source: Geometry, target: Geometry, outside: flo
         float(outside), image.GetPixelID(),
     )
     return sitk.GetArrayFromImage(grid).astype(bool if array.dtype == bool else array.dtype, copy=False)
+
+
+def _block_means(array: np.ndarray, source: Geometry, bins_kji: tuple[int, int, int], lowest: float | None,
+                 target: Geometry) -> tuple[np.ndarray, Geometry]:
+    """Means over blocks of so many voxels, of the array's type (halves are rounded up), and their grid; 0 where the target
+    does not look.
+
+    The array's last slice, row and column stand for those that its last blocks lack. One slice of blocks is summed at a
+    time, so that no copy of the array is made.
+    """
+    bins_k, bins_j, bins_i = bins_kji
+    count = int(np.prod(bins_kji))
+    means = np.zeros([-(-n // b) for n, b in zip(array.shape, bins_kji, strict=True)], array.dtype)
+    matrix = source.ijk_to_lps.copy()
+    matrix[:3, :3] *= bins_kji[::-1]
+    matrix[:3, 3] = source.to_lps((np.array(bins_kji) - 1) / 2)
+    grid = Geometry(means.shape, matrix)
+    seen_k, seen_j, seen_i = _seen(grid, target)
+    box = slice(seen_j.start * bins_j, seen_j.stop * bins_j), slice(seen_i.start * bins_i, seen_i.stop * bins_i)
+    for k in range(seen_k.start, seen_k.stop):
+        slab = array[(slice(k * bins_k, (k + 1) * bins_k), *box)]
+        slab = slab if lowest is None else np.maximum(slab, array.dtype.type(lowest))
+        planes = [slab[min(n, len(slab) - 1)] for n in range(bins_k)]
+        narrow = array.dtype == np.int16 and max(-int(slab.min()), int(slab.max())) * bins_k * bins_j <= _MOST_INT16
+        rows = _total(planes if narrow else [_wide(plane) for plane in planes])
+        rows = np.pad(rows, [(0, -n % b) for n, b in zip(rows.shape, (bins_j, bins_i), strict=True)], mode="edge")
+        rows = _wide(_total([rows[n::bins_j] for n in range(bins_j)]))
+        total = _total([rows[:, n::bins_i] for n in range(bins_i)])
+        means[k, seen_j, seen_i] = total / count if total.dtype.kind == "f" else (2 * total + count) // (2 * count)
+    return means, grid
+
+
+def _seen(grid: Geometry, target: Geometry) -> tuple[slice, slice, slice]:
+    """The voxels of a grid that bear on a target's voxels."""
+    corners = np.array(np.meshgrid(*((0, n - 1) for n in target.shape_kji))).reshape(3, -1).T
+    kji = grid.to_kji(target.to_lps(corners))
+    low = np.floor(kji.min(axis=0)).astype(int) - MARGIN_VOXELS
+    high = np.ceil(kji.max(axis=0)).astype(int) + 1 + MARGIN_VOXELS
+    return tuple(slice(min(max(a, 0), n - 1), max(min(b, n), 1)) for a, b, n in zip(low, high, grid.shape_kji, strict=True))
+
+
+def _total(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Their sum, in their own type."""
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def _wide(values: np.ndarray) -> np.ndarray:
+    """In a type in which a block's sum is exact."""
+    return values.astype(np.float64 if values.dtype.kind == "f" else np.int32 if values.itemsize <= 2 else np.int64)
 
 
 def move_voxels(array: np.ndarray, source: Geometry, target: Geometry) -> tuple[np.ndarray, tuple[int, int, int], bool]:
@@ -183,26 +238,62 @@ def move_voxels(array: np.ndarray, source: Geometry, target: Geometry) -> tuple[
     return turned, tuple(int(n) for n in low[::-1]), True
 
 
+CELL_VOXELS = 16
+"""A region is drawn cell by cell, each so many voxels of its own grid wide: ribs fill a tenth of the box round them."""
+
+
 def draw_mask(chance: np.ndarray, source: Geometry, target: Geometry, threshold: float = 0.5) -> Mask:
     """The region where ``chance`` (k, j, i on ``source``, float) exceeds the threshold, drawn on ``target``.
 
-    The chance, not a binary mask, is interpolated, so that borders have no steps of the coarse grid. Only the
-    region's surroundings are computed.
+    The chance, not a binary mask, is interpolated (linear; half a voxel beyond the source's edge it stays what it is there,
+    further out it is 0), so that borders have no steps of the coarse grid; on a coarser target it is averaged first, as in
+    resample. Only the region's surroundings are computed.
+    Raises ValueError when the axes of both grids have not the same directions.
     """
     from .rois import Mask
 
-    found = ndimage.find_objects((chance > 0.5 * threshold).astype(np.uint8))
-    if not found:
+    if not np.allclose(source.direction, target.direction, atol=1e-6):
+        raise ValueError("a region is drawn on grids with axes of the same directions only")
+    bins_kji = np.maximum(1, np.floor(target.spacing_mm / source.spacing_mm + 1e-6).astype(int))[::-1]
+    if bins_kji.max() > 1 and (found := ndimage.find_objects((chance > 0.5 * threshold).astype(np.uint8))):
+        box = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in found[0])
+        part = source.crop(tuple(s.start for s in box), chance[box].shape)
+        chance, source = _block_means(chance[box].astype(np.float32, copy=False), part, tuple(bins_kji), None, part)
+    drawn = [_draw_cell(chance, source, target, threshold, cell) for cell in _cells(chance > 0.5 * threshold)]
+    drawn = [(start, part) for start, part in drawn if part.any()]
+    if not drawn:
         return Mask.from_array(np.zeros((1, 1, 1), bool))
-    low = np.array([s.start for s in found[0]]) - 1
-    high = np.array([s.stop for s in found[0]])
-    corners = target.to_kji(source.to_lps(np.array(np.meshgrid(*zip(low, high, strict=True))).reshape(3, -1).T))
-    start = np.maximum(np.floor(corners.min(axis=0)).astype(int), 0)
-    stop = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 1, target.shape_kji)
-    if np.any(stop <= start):
-        return Mask.from_array(np.zeros((1, 1, 1), bool))
-    grid = target.crop(tuple(start), tuple(stop - start))
-    box = tuple(slice(max(0, a), b + 1) for a, b in zip(low, high, strict=True))
-    cut = np.ascontiguousarray(chance[box], dtype=np.float32)
-    part = source.crop(tuple(s.start for s in box), cut.shape)
-    return Mask.from_array(resample(cut, part, grid, outside=0.0) > threshold, tuple(int(n) for n in start))
+    low = np.min([start for start, _ in drawn], axis=0)
+    high = np.max([start + part.shape for start, part in drawn], axis=0)
+    whole = np.zeros(high - low, bool)
+    for start, part in drawn:
+        whole[tuple(slice(a, a + n) for a, n in zip(start - low, part.shape, strict=True))] |= part
+    return Mask.from_array(whole, tuple(int(n) for n in low))
+
+
+def _cells(found: np.ndarray) -> list[tuple[slice, ...]]:
+    """Boxes round the true voxels in each cell of CELL_VOXELS that holds any."""
+    counts = [-(-n // CELL_VOXELS) for n in found.shape]
+    k, j, i = (np.arange(n, dtype=np.int32) // CELL_VOXELS for n in found.shape)
+    number = (k[:, None, None] * counts[1] + j[:, None]) * counts[2] + i + 1
+    return [cell for cell in ndimage.find_objects(np.where(found, number, 0)) if cell]
+
+
+def _draw_cell(chance: np.ndarray, source: Geometry, target: Geometry, threshold: float,
+               cell: tuple[slice, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """What the voxels of a box bear on: the index of the first target voxel, and bool (k, j, i)."""
+    ends = target.to_kji(source.to_lps([[s.start - 1 for s in cell], [s.stop for s in cell]]))
+    start = np.maximum(np.floor(ends[0]).astype(int), 0)
+    shape = np.maximum(np.minimum(np.ceil(ends[1]).astype(int) + 1, target.shape_kji) - start, 0)
+    first, step = source.to_kji(target.to_lps(start)), np.array(target.spacing_kji_mm) / source.spacing_kji_mm
+    part = chance
+    for axis, size in enumerate(chance.shape):
+        at = first[axis] + step[axis] * np.arange(shape[axis])
+        inside = np.clip(at, 0, size - 1)
+        low = np.minimum(inside.astype(int), max(size - 2, 0))
+        share = (inside - low).astype(np.float32)
+        here = (np.abs(at - inside) <= 0.5).astype(np.float32)
+        along = [1] * axis + [-1] + [1] * (2 - axis)
+        part = part.take(low, axis) * (here * (1 - share)).reshape(along) + part.take(
+            np.minimum(low + 1, size - 1), axis) * (here * share).reshape(along)
+    return start, part > threshold

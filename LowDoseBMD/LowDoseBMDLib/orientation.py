@@ -82,8 +82,7 @@ class Cues:
 def coarse_body(ct: CTVolume) -> CoarseBody:
     """Resample to ``COARSE_MM`` and find the body: the largest connected part denser than air, holes filled."""
     grid = ct.geometry.with_spacing(COARSE_MM)
-    above = np.maximum(ct.hu, ct.hu.dtype.type(AIR_HU)).astype(np.float32)  # a plain float would make it float64 first
-    hu = np.maximum(resample(above, ct.geometry, grid, AIR_HU), AIR_HU)
+    hu = resample(ct.hu, ct.geometry, grid, AIR_HU, lowest=AIR_HU).astype(np.float32)
     # Lungs are filled before the opening, which cuts off the table but would break a thin chest wall.
     filled = np.stack([ndi.binary_fill_holes(plane) for plane in hu > BODY_ABOVE_HU])
     body = largest(ndi.binary_opening(filled, iterations=2))
