@@ -1,8 +1,8 @@
 """Where a snake may go: a CT becomes a speed image, positive inside of what is sought and negative outside.
 
 The three ways of ITK-SNAP (Yushkevich et al., NeuroImage 31:1116, 2006): intensity between two thresholds, clusters of
-intensities, and attraction to edges. Arrays are (k, j, i) in HU; the speed is float32 without a unit, -1 to 1 (edges:
-0 to 1), and says how fast the front moves at a balloon force of 1.
+intensities, and attraction to edges; and one for whole bones, marrow within cortex. Arrays are (k, j, i) in HU; the speed
+is float32 without a unit, -1 to 1 (edges: 0 to 1), and says how fast the front moves at a balloon force of 1.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ BONE_LOWER_HU = 120.0
 
 BONE_UPPER_HU = 3000.0
 """Above cortical bone; metal is brighter."""
+
+SOFT_TISSUE_HU = 30.0
+"""Over so many HU the speed in whole bones goes to 76 percent: as much as fat, muscle and discs vary. Judgement."""
 
 MOST_SAMPLES = 50_000
 """Voxels from which the clusters are learnt; more change their means by less than a HU."""
@@ -63,19 +66,57 @@ class Edges:
     exponent: float = 3.0
 
 
-Presegmentation = Threshold | Clusters | Edges
+@dataclass(frozen=True)
+class WholeBone:
+    """Marrow within cortex. No threshold finds both: marrow is as dark as a disc. The front passes from marrow to cortex,
+    where it gets brighter, and is held where it gets darker outwards: at soft tissue, discs and joints.
+
+    lower_hu: below it is soft tissue, and the front goes back. cortex_hu: above it is bone, and nothing holds the front.
+    fall_hu_mm: the fall of HU outwards at which the speed is one half. sigma_mm and gap_mm: as of Threshold.
+    """
+
+    lower_hu: float = 60.0
+    cortex_hu: float = 300.0
+    fall_hu_mm: float = 7.0
+    sigma_mm: float = 0.7
+    gap_mm: float = 3.0
 
 
-def speed_image(hu: np.ndarray, spacing_kji_mm: Sequence[float], way: Presegmentation) -> np.ndarray:
-    """(k, j, i) float32 speed of a front in this CT.
+Presegmentation = Threshold | Clusters | Edges | WholeBone
+
+
+@dataclass(frozen=True, eq=False)
+class Speed:
+    """still: (k, j, i) float32, the speed of a front wherever it comes from. The others, None where they play no part,
+    let it depend on that: steps, (3, k, j, i) float32, change of HU per mm along k, j, i, of the fall that halves the
+    speed; least, (k, j, i) float32, the speed that no fall takes away.
+    """
+
+    still: np.ndarray
+    steps: np.ndarray | None = None
+    least: np.ndarray | None = None
+
+    def towards(self, normals: Sequence[np.ndarray]) -> np.ndarray:
+        """(k, j, i) float32 speed of a front that moves along the normals, three arrays of length 1 (or 0: nowhere)."""
+        if self.steps is None or self.least is None:
+            return self.still
+        change = sum(step * normal for step, normal in zip(self.steps, normals, strict=True))
+        held = self.still / (1.0 + np.minimum(change, 0.0) ** 2)
+        return np.where(self.still > 0, np.maximum(held, self.least), self.still).astype(np.float32)
+
+
+def speed_image(hu: np.ndarray, spacing_kji_mm: Sequence[float], way: Presegmentation) -> Speed:
+    """The speed of a front in this CT (k, j, i).
 
     Raises ValueError for settings that cannot give one.
     """
     if isinstance(way, Threshold):
-        return _threshold(hu, spacing_kji_mm, way)
+        return Speed(_threshold(hu, spacing_kji_mm, way))
     if isinstance(way, Clusters):
-        return _clusters(hu, spacing_kji_mm, way)
-    return _edges(hu, spacing_kji_mm, way)
+        return Speed(_clusters(hu, spacing_kji_mm, way))
+    if isinstance(way, Edges):
+        return Speed(_edges(hu, spacing_kji_mm, way))
+    return _whole_bone(hu, spacing_kji_mm, way)
 
 
 def cluster_centres_hu(hu: np.ndarray, count: int) -> np.ndarray:
@@ -111,8 +152,7 @@ def smoothed(hu: np.ndarray, spacing_kji_mm: Sequence[float], sigma_mm: float) -
 
 
 def _threshold(hu: np.ndarray, spacing_kji_mm: Sequence[float], way: Threshold) -> np.ndarray:
-    if way.upper_hu <= way.lower_hu:
-        raise ValueError(f"thresholds {way.lower_hu:g} to {way.upper_hu:g} HU hold nothing: the upper must be the higher")
+    _require_order(way.lower_hu, way.upper_hu)
     if way.smoothness_hu <= 0:
         raise ValueError(f"a smoothness of {way.smoothness_hu:g} HU: it must be above 0")
     image = smoothed(hu, spacing_kji_mm, way.sigma_mm)
@@ -120,6 +160,11 @@ def _threshold(hu: np.ndarray, spacing_kji_mm: Sequence[float], way: Threshold) 
         image = darken_gaps(image, spacing_kji_mm, way.gap_mm, 2 * way.lower_hu)
     nearer = np.minimum(image - way.lower_hu, way.upper_hu - image)
     return np.tanh(nearer / way.smoothness_hu).astype(np.float32)
+
+
+def _require_order(lower_hu: float, upper_hu: float) -> None:
+    if upper_hu <= lower_hu:
+        raise ValueError(f"thresholds {lower_hu:g} to {upper_hu:g} HU hold nothing: the upper must be the higher")
 
 
 def darken_gaps(image: np.ndarray, spacing_kji_mm: Sequence[float], gap_mm: float, wall_hu: float) -> np.ndarray:
@@ -157,3 +202,16 @@ def _edges(hu: np.ndarray, spacing_kji_mm: Sequence[float], way: Edges) -> np.nd
     gradients = np.gradient(smoothed(hu, spacing_kji_mm, way.sigma_mm), *spacing_kji_mm)
     steepness = np.sqrt(sum(g * g for g in gradients)) / way.contrast_hu_mm
     return (1.0 / (1.0 + steepness**way.exponent)).astype(np.float32)
+
+
+def _whole_bone(hu: np.ndarray, spacing_kji_mm: Sequence[float], way: WholeBone) -> Speed:
+    _require_order(way.lower_hu, way.cortex_hu)
+    if way.fall_hu_mm <= 0:
+        raise ValueError(f"a fall of {way.fall_hu_mm:g} HU/mm: it must be above 0")
+    image = smoothed(hu, spacing_kji_mm, way.sigma_mm)
+    if way.gap_mm > 0:
+        image = darken_gaps(image, spacing_kji_mm, way.gap_mm, way.cortex_hu)
+    steps = np.stack(np.gradient(image, *spacing_kji_mm)) / way.fall_hu_mm
+    still = np.tanh((image - way.lower_hu) / SOFT_TISSUE_HU)
+    least = np.tanh((image - way.cortex_hu) / (2 * SOFT_TISSUE_HU))
+    return Speed(still.astype(np.float32), steps.astype(np.float32), least.astype(np.float32))

@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from LowDoseBMDLib.geometry import Geometry, resample
 
-from .presegmentation import Edges, Presegmentation, speed_image
+from .presegmentation import Edges, Presegmentation, Speed, speed_image
 
 if TYPE_CHECKING:
     import SimpleITK
 
 STEP_ITERATIONS = 5
 """Iterations between two looks at the front; in a box round a vertebra about 50 ms."""
+
+TINY = 1e-6
+"""Far from the front its function is flat and has no normal."""
 
 SETTLED_SHARE = 0.002
 """The front stands when, per iteration, less than this share of its own voxels changes sides. Judgement."""
@@ -52,8 +55,8 @@ class Forces:
 
 @dataclass(frozen=True, eq=False)
 class Front:
-    """Where the snake stands. level: (k, j, i) float32 on the snake's grid of cubes, negative inside. iterations: from the bubbles
-    to here. changed_voxels: how many changed sides in the last step, which took ``step_iterations``.
+    """Where the snake stands. level: (k, j, i) float32 on the snake's grid of cubes, negative inside. iterations: from
+    the bubbles to here. changed_voxels: how many cubes changed sides in the last step, which took ``step_iterations``.
     """
 
     level: np.ndarray
@@ -78,11 +81,11 @@ class Front:
 class Snake:
     """A box of a CT in which fronts move.
 
-    box: where the CT's voxels of the box lie. grid: cubes over the same box. speed: (k, j, i) float32 on the grid.
-    at_edges: the speed marks edges, not inside and outside.
+    box: where the CT's voxels of the box lie. grid: cubes over the same box. speed: on the grid. at_edges: the speed marks
+    edges, not inside and outside.
     """
 
-    speed: np.ndarray
+    speed: Speed
     grid: Geometry
     box: Geometry
     at_edges: bool = False
@@ -90,13 +93,9 @@ class Snake:
     @staticmethod
     def of(hu: np.ndarray, box: Geometry, way: Presegmentation) -> Snake:
         """The snake of a box of a CT (k, j, i). Raises ValueError for settings that give no speed image."""
-        return Snake.in_speed(speed_image(hu, box.spacing_kji_mm, way), box, isinstance(way, Edges))
-
-    @staticmethod
-    def in_speed(speed: np.ndarray, box: Geometry, at_edges: bool = False) -> Snake:
-        """The snake of a speed image (k, j, i on the box) that was made before."""
         grid = box.with_spacing(box.voxel_volume_mm3 ** (1 / 3))
-        return Snake(_at_voxels(speed, box, grid), grid, box, at_edges)
+        speed = speed_image(_at_voxels(hu, box, grid), grid.spacing_kji_mm, way)
+        return Snake(speed, grid, box, isinstance(way, Edges))
 
     def mask(self, front: Front) -> np.ndarray:
         """(k, j, i) bool: the voxels of the box whose centres lie inside of the front."""
@@ -120,8 +119,8 @@ class Snake:
 
         Raises ValueError when the front is of another box.
         """
-        if front.level.shape != self.speed.shape:
-            raise ValueError(f"a front of shape {front.level.shape} is not of this box of shape {self.speed.shape}")
+        if front.level.shape != self.grid.shape_kji:
+            raise ValueError(f"a front of shape {front.level.shape} is not of this box of shape {self.grid.shape_kji}")
         inside = front.inside
         if not inside.any() or inside.all():
             return Front(front.level, front.iterations + iterations, 0, iterations)
@@ -152,7 +151,15 @@ class Snake:
         filter_.SetCurvatureScaling(forces.curvature_mm)
         filter_.SetMaximumRMSError(0.0)
         filter_.SetNumberOfIterations(iterations)
-        return sitk.GetArrayFromImage(filter_.Execute(self._image(level), self._image(self.speed)))
+        return sitk.GetArrayFromImage(filter_.Execute(self._image(level), self._image(self._speed_at(level))))
+
+    def _speed_at(self, level: np.ndarray) -> np.ndarray:
+        """(k, j, i) float32; as the front moves outwards where the speed depends on it."""
+        if self.speed.steps is None:
+            return self.speed.still
+        slopes = np.gradient(level, *self.grid.spacing_kji_mm)
+        length = np.maximum(np.sqrt(sum(slope * slope for slope in slopes)), TINY)
+        return self.speed.towards([slope / length for slope in slopes])
 
     def _image(self, array: np.ndarray) -> SimpleITK.Image:
         """With spacing only: ITK would turn the gradient of the edges into the patient's axes, but not the front's."""
