@@ -201,6 +201,20 @@ def test_two_processes_that_add_cases_give_each_a_number(project: Project, tmp_p
     assert sorted(int(case.patient) for case in project.cases()) == list(range(1, 7))
 
 
+def test_a_power_cut_while_adding_leaves_no_half_of_a_case(project: Project, case: Case, tmp_path: Path) -> None:
+    code = ("import os, signal, sys\nfrom pathlib import Path\nfrom LowDoseBMDTrainerLib.project import open_project\n"
+            "Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "open_project(Path(sys.argv[1])).add(Path(sys.argv[2]), copy=True)\n")
+    path = ct_file(tmp_path / "images", 1, "b.nii.gz")
+    killed = python(code, project.folder, path)
+    killed.communicate(timeout=60)
+    assert killed.returncode == -9
+    assert [each.name for each in project.cases()] == ["0001"]
+    assert len(list((project.folder / "cases").iterdir())) == 2, "it was killed before it wrote"
+    assert project.add(path).name == "0002"
+    assert {each.name for each in (project.folder / "cases").iterdir()} == {"0001", "0002"}
+
+
 # --- the worklist opens whatever a file holds --------------------------------------------------------------
 
 @pytest.mark.parametrize(("content", "named"), [
