@@ -14,7 +14,7 @@
     lowdosebmd-train synthesize people --task bones --count 6 -o samples
     lowdosebmd-train train people --task bones --minutes 40 -o runs/bones
     lowdosebmd-train evaluate runs/bones PROJECT -o evaluation
-    lowdosebmd-train export runs/bones -o models/bones --card card.json
+    lowdosebmd-train export runs/bones -o models --evaluation evaluation
 """
 
 from __future__ import annotations

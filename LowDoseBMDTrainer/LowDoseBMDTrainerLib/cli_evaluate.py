@@ -55,9 +55,10 @@ def _perturbations(text: str) -> tuple[str, ...]:
 
 def run_evaluate(options: argparse.Namespace) -> int:
     """``lowdosebmd-train evaluate``."""
-    from .evaluation_report import PAGE, write_evaluation
+    from .evaluation_report import write_evaluation
     from .evaluation_subject import open_subject
     from .project import open_project
+    from .score_files import PAGE
 
     project = open_project(options.project)
     subject = open_subject(options.subject, project, options.engine, options.device)

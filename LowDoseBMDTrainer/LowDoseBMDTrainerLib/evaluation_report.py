@@ -23,12 +23,13 @@ from .evaluation_perturb import IN_WORDS
 from .evaluation_pictures import Picture
 from .evaluation_subject import HELD_OUT, NEW, TRAINED, UNKNOWN, Subject
 from .evaluation_summary import EXPOSURES, GroupSummary, LevelsSummary, Spread, summarise
+from .score_files import PAGE, SCORES
 from .scores import IDENTIFIED_WITHIN_MM, TOLERANCE_MM
 
 SCHEMA_VERSION = 1
 """Of scores.json; raised when a field changes its meaning or goes, not when one is added."""
 
-SCORES, TABLE, PAGE = "scores.json", "cases.csv", "evaluation.html"
+TABLE = "cases.csv"
 PICTURE_FILES = "worst_*.png"
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -128,7 +129,8 @@ def _cell(value: Any) -> Any:
 # --- the page ----------------------------------------------------------------------------------------------
 
 def _page(found: Evaluation, groups: Sequence[GroupSummary], perturbed: Sequence[GroupSummary]) -> dict[str, Any]:
-    sections = [{"title": f"{MEANINGS[one.name]} ({_people(one)})", "tables": _group_tables(one)} for one in groups]
+    sections = [{"title": f"{MEANINGS[one.name]} ({counted(one.cases, 'case')} of "
+                 f"{counted(one.patients, 'person', 'people')})", "tables": _group_tables(one)} for one in groups]
     sections.append({"title": "Case by case", "tables": _case_tables(found.scored)})
     if perturbed:
         sections.append({"title": "Under perturbations", "tables": [_perturbed_table(perturbed)]})
@@ -136,17 +138,13 @@ def _page(found: Evaluation, groups: Sequence[GroupSummary], perturbed: Sequence
     return {
         "title": f"Evaluation of {found.subject.title}",
         "heading": list(found.subject.identities.values()),
-        "synthetic": f"{_count(synthetic, 'synthetic case')} among these: scores there follow their generator's idea of a "
+        "synthetic": f"{counted(synthetic, 'synthetic case')} among these: scores there follow their generator's idea of a "
                      "person." if synthetic else "",
         "findings": list(findings(found, groups)), "statements": list(STATEMENTS), "sections": sections,
         "left_out": [*found.left_out, *((row.case, row.problem) for row in found.rows if row.problem)],
         "pictures": [{"title": one.title, "caption": one.caption, "png": base64.b64encode(one.png).decode("ascii")}
                      for one in found.pictures],
     }
-
-
-def _people(one: GroupSummary) -> str:
-    return f"{_count(one.cases, 'case')} of {_count(one.patients, 'person', 'people')}"
 
 
 def findings(found: Evaluation, groups: Sequence[GroupSummary]) -> Iterator[str]:
@@ -157,9 +155,9 @@ def findings(found: Evaluation, groups: Sequence[GroupSummary]) -> Iterator[str]
     names = {one.name for one in groups}
     if names == {TRAINED}:
         yield "All cases were trained on: these scores say how well the models remember, not how well they do on new scans."
-    elif UNKNOWN in names:
-        yield ("It is not known which of these cases the models were trained on, as they were not exported from a run of "
-               "this project: do not take these scores for scores on new scans.")
+    elif found.subject.otherwise == UNKNOWN:
+        yield ("It is not known what all of the models, or the weights that they began with, were trained on: cases that do "
+               "not count as trained on may be among it.")
     for one in groups:
         if one.structures:
             worst = min(one.structures, key=lambda row: row.dice.median)
@@ -171,7 +169,7 @@ def findings(found: Evaluation, groups: Sequence[GroupSummary]) -> Iterator[str]
             yield f"{MEANINGS[one.name]}: {_levels_sentence(one.levels)}"
     missed = sum(row.problem != "" for row in found.scored)
     if missed:
-        yield f"{_count(missed, 'scan')} could not be drawn at all; all that was to be found there counts as missed."
+        yield f"{counted(missed, 'scan')} could not be drawn at all; all that was to be found there counts as missed."
 
 
 def _levels_sentence(levels: LevelsSummary) -> str:
@@ -277,5 +275,6 @@ def _title(name: str) -> str:
     return title if title.startswith(("T1", "L1", "L2")) else title.lower()
 
 
-def _count(number_of: int, one: str, many: str = "") -> str:
+def counted(number_of: int, one: str, many: str = "") -> str:
+    """3 cases, 1 person."""
     return f"{number_of} {one if number_of == 1 else many or one + 's'}"

@@ -100,10 +100,42 @@ def _run(folder: Path, project: Project, device: str) -> Subject:
     recipe, engine = open_run(folder, device)
     others = open_models(None, "auto", device)
     models = replace(others, **{recipe.task: engine})
-    here = trained_here(folder, project)
-    return Subject(f"the run {folder.resolve().name} ({recipe.task})", recipe.task, models, SCOPES[recipe.task],
-                   {**others.identities, recipe.task: engine.bundle.identity}, engine.bundle.sha256[WEIGHTS],
-                   exposures(folder) if here else {}, NEW if here else UNKNOWN)
+    known, otherwise = known_to_run(folder, project)
+    identities = {**others.identities, recipe.task: engine.bundle.identity}
+    return Subject(f"the run {folder.resolve().name} ({recipe.task})", recipe.task, models, SCOPES[recipe.task], identities,
+                   engine.bundle.sha256[WEIGHTS], known, otherwise)
+
+
+def known_to_run(run: Path, project: Project) -> tuple[dict[str, str], str]:
+    """(exposure by name of a case, exposure of the others) of a run, the weights that it began with included."""
+    if not trained_here(run, project):
+        return {}, UNKNOWN
+    start = (read_json(run / RECIPE) or {}).get("recipe", {}).get("start", "")
+    if not start:
+        return exposures(run), NEW
+    digest = start.rpartition("(")[2].rstrip(")")
+    before = next((other for other in _runs(project) if other.resolve() != run.resolve() and _made(other, digest)), None)
+    earlier, otherwise = ({}, UNKNOWN) if before is None else known_to_run(before, project)
+    return _merged(earlier, exposures(run)), otherwise
+
+
+def _made(run: Path, digest: str) -> bool:
+    """Whether weights whose SHA-256 begins so are a run's own, or were exported from it."""
+    own = [file_sha256(run / BEST)] if (run / BEST).exists() else []
+    return any(sha256.startswith(digest) for sha256 in (*own, *_exported(run)))
+
+
+def _runs(project: Project) -> list[Path]:
+    home = project.runs_folder
+    return sorted(path for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
+
+
+def _merged(*known: Mapping[str, str]) -> dict[str, str]:
+    """The worst that is known of each case: what one network was trained on is known, whatever another held out."""
+    merged: dict[str, str] = {}
+    for one in known:
+        merged |= {name: how for name, how in one.items() if merged.get(name) != TRAINED}
+    return merged
 
 
 def trained_here(run: Path, project: Project) -> bool:
@@ -171,10 +203,11 @@ def _known_to_set(models: Models, project: Project) -> tuple[dict[str, str], str
     """What the models of a set know of a project's cases, as far as they were exported from its runs."""
     wanted = {engine.bundle.sha256[WEIGHTS] for engine in vars(models).values()}
     known: dict[str, str] = {}
-    runs = sorted(path for path in project.runs_folder.iterdir() if path.is_dir()) if project.runs_folder.is_dir() else []
-    for run in runs:
+    others = set()
+    for run in _runs(project):
         if made := wanted & set(_exported(run)):
             wanted -= made
-            trained = {name: how for name, how in known.items() if how == TRAINED}
-            known = {**known, **exposures(run), **trained}
-    return known, UNKNOWN if wanted else NEW
+            of_run, otherwise = known_to_run(run, project)
+            known = _merged(known, of_run)
+            others.add(otherwise)
+    return known, UNKNOWN if wanted or UNKNOWN in others else NEW

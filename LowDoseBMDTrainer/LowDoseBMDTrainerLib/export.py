@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from LowDoseBMDLib.bundle import GRAPH, WEIGHTS, Bundle, load_bundle, save_metadata
+from LowDoseBMDLib.bundle import GRAPH, METADATA, WEIGHTS, Bundle, load_bundle, save_metadata
 from LowDoseBMDLib.files.atomic import write_whole
 from LowDoseBMDLib.inference import open_engine
 
@@ -107,6 +107,7 @@ def export_bundle(recipe: Recipe, weights: dict[str, torch.Tensor], folder: Path
     network.load_state_dict({k: v.float() for k, v in half.items()})
     _write_graph(network.eval(), folder / GRAPH)
     save_metadata(bundle_of(recipe, version, training, scores, limits, folder))
+    shutil.copymode(folder / METADATA, folder / WEIGHTS)  # safetensors makes files that only their owner can read
     bundle = load_bundle(folder)
     _check_equal(bundle)
     return bundle

@@ -17,9 +17,10 @@ from LowDoseBMDLib.bundle import Bundle, file_sha256
 from LowDoseBMDLib.report.numbers import NO_VALUE, number
 from LowDoseBMDLib.results import DISCLAIMER
 
-from .evaluation_report import MEANINGS, SCORES
+from .evaluation_report import MEANINGS, counted
 from .evaluation_subject import HELD_OUT, SYNTHESIS, TRAINED, UNKNOWN
 from .project import PROJECT_FILE, open_project
+from .score_files import SCORES
 from .training_log import BEST, read_json, read_log
 
 if TYPE_CHECKING:
@@ -101,11 +102,15 @@ def _limits(training: Mapping[str, Any], scores: Mapping[str, Any]) -> Iterator[
     known = people if people is not None else training["annotated_cases"]
     total = known + training["label_maps"]
     if total < FEW_PEOPLE:
-        yield f"Few data: {total} people or label maps, fewer than the {FEW_PEOPLE} from which people in general are known."
+        yield (f"Few data: {counted(total, 'person or label map', 'people and label maps')}, fewer than the {FEW_PEOPLE} "
+               "from which something can be said of people in general.")
     if training["label_maps"] and not training["annotated_cases"]:
         yield "Trained on synthetic CTs alone: no image of a real scanner was seen."
     elif training["synthetic_cases"]:
         yield f"{training['synthetic_cases']} of the annotated cases are synthetic themselves."
+    if training["recipe"]["start"]:
+        yield (f"Began with trained {training['recipe']['start']}: what those had learned from comes on top of the data "
+               "named here, and may hold cases that count as held out.")
     yield ("One project, and so perhaps one site and one way of annotating: other scanners, kernels, doses and contrast "
            "phases were not tested. There was no external test.")
     groups = {one["name"]: one["cases"] for one in scores.get("by_exposure", ())}
@@ -114,8 +119,8 @@ def _limits(training: Mapping[str, Any], scores: Mapping[str, Any]) -> Iterator[
     elif set(groups) == {TRAINED}:
         yield "Scored on cases that it was trained on only: the scores say nothing about new scans."
     elif set(groups) <= {TRAINED, HELD_OUT}:
-        yield (f"Scored on {groups[HELD_OUT]} held-out cases by which the step of the training was chosen, so that the "
-               "scores flatter it a little.")
+        yield (f"Scored on {counted(groups[HELD_OUT], 'held-out case')} by which the step of the training was chosen, so "
+               "that the scores flatter it a little.")
     elif UNKNOWN in groups:
         yield "It is not known of all scored cases whether they were trained on."
     yield "Nothing is known of children, and of surgery, metal, tumour, severe fracture or fused vertebrae."
@@ -133,7 +138,7 @@ def card_text(bundle: Bundle) -> str:
 
 def _data(training: Mapping[str, Any]) -> Iterator[str]:
     people = training["annotated_people"]
-    of = f" of {people} people" if people is not None else ""
+    of = f" of {counted(people, 'person', 'people')}" if people is not None else ""
     sources = ", ".join(f"{count} {kind}" for kind, count in sorted(training["sources"].items()))
     yield _list([
         f"annotated cases: {training['annotated_cases']}{of}" + (f" ({sources})" if sources else ""),
@@ -156,7 +161,8 @@ def _scores(scores: Mapping[str, Any]) -> Iterator[str]:
         yield "None: the model was not evaluated."
         return
     for one in scores["by_exposure"]:
-        yield f"{MEANINGS[one['name']]}: {one['cases']} cases of {one['patients']} people."
+        yield (f"{MEANINGS[one['name']]}: {counted(one['cases'], 'case')} of "
+               f"{counted(one['patients'], 'person', 'people')}.")
         if one["structures"]:
             yield _table(("structure", "cases", "Dice, median", "worst", "NSD 2 mm, median", "HD95, mm, median", "worst"),
                          [(STRUCTURES[row["structure"]].title, row["cases"], *_both(row["dice"], 3),

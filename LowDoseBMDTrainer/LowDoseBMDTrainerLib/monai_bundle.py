@@ -1,7 +1,7 @@
 """The same model as a MONAI bundle: weights, a description, and a configuration that runs it without this program.
 
 The layout is that of MONAI's bundle specification: configs/metadata.json, configs/inference.json, models/model.pt,
-docs/README.md, LICENSE; the keypoint network, which MONAI does not have, is code in scripts/.
+docs/README.md; the keypoint network, which MONAI does not have, is code in scripts/.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ TILES: dict[str, tuple[int, int, int]] = {"bones": bones.MAX_TILE_KJI, "bodies":
 
 AXES = "SPL"
 """Axes of the network's input, first to last, as MONAI's Orientation names them: k, j, i of this program."""
+
+READERS: dict[str, str] = {"nibabel": "5.4.2", "pytorch-ignite": "0.5.5"}
+"""What MONAI needs besides torch to run configs/inference.json; the versions with which it was run."""
 
 CUSTOM_NETWORK = "attention_unet.py"
 
@@ -60,7 +63,7 @@ def metadata(bundle: Bundle) -> dict[str, Any]:
         "changelog": {bundle.version: "exported by LowDoseBMDTrainer"},
         "monai_version": version("monai"), "pytorch_version": torch.__version__.partition("+")[0],
         "numpy_version": version("numpy"),
-        "required_packages_version": {name: version(name) for name in ("nibabel",) if _installed(name)},
+        "required_packages_version": dict(READERS),
         "name": f"LowDoseBMD {bundle.name}", "task": INTENDED_USE[bundle.name],
         "description": f"{INTENDED_USE[bundle.name]} {DISCLAIMER}",
         "authors": "those who exported it", "copyright": "as agreed for the data it was trained on",
@@ -77,14 +80,12 @@ def metadata(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _installed(name: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(name) is not None
-
-
 def inference(bundle: Bundle) -> dict[str, Any]:
-    """The content of configs/inference.json: reads images of dataset_dir, writes what is found to output_dir."""
+    """The content of configs/inference.json: reads images of dataset_dir, writes what is found to output_dir.
+
+    A scan that is smaller than a tile is padded at its end, as LowDoseBMDLib.inference.predict does: a network that halves
+    its grid sees other corners otherwise.
+    """
     low, high = (hu / bundle.scale_hu for hu in bundle.clip_hu)
     return {
         "imports": ["$import glob", "$import os", "$import runpy"],
@@ -102,6 +103,8 @@ def inference(bundle: Bundle) -> dict[str, Any]:
             {"_target_": "Spacingd", "keys": "image", "pixdim": [bundle.spacing_mm] * 3, "mode": "bilinear"},
             {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": bundle.clip_hu[0], "a_max": bundle.clip_hu[1],
              "b_min": low, "b_max": high, "clip": True},
+            {"_target_": "SpatialPadd", "keys": "image", "spatial_size": list(TILES[bundle.name]), "method": "end",
+             "mode": "constant", "constant_values": low},
             {"_target_": "EnsureTyped", "keys": "image", "dtype": "$torch.float32"}]},
         "dataset": {"_target_": "Dataset", "data": "$[{'image': path} for path in @datalist]",
                     "transform": "@preprocessing"},

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from LowDoseBMDLib.bundle import file_sha256
 from LowDoseBMDLib.ctvolume import CTVolume
 from LowDoseBMDLib.flags import Refusal
 from LowDoseBMDLib.geometry import Geometry
@@ -41,6 +42,7 @@ from LowDoseBMDTrainerLib.evaluation_subject import (
     Subject,
     exposures,
     in_fold,
+    known_to_run,
     trained_here,
 )
 from LowDoseBMDTrainerLib.evaluation_summary import group, spread, summarise
@@ -168,7 +170,7 @@ def test_trabecular_bone_is_compared_where_bodies_are_drawn(a_project: Project) 
 
 @pytest.mark.parametrize("name", PERTURBATIONS)
 def test_truth_follows_the_scan(name: str) -> None:
-    """After every perturbation the bright voxels are still the truth, and the point still its centre, to about half a voxel."""
+    """After every perturbation the bright voxels are still the truth and the point their centre, to about half a voxel."""
     ct, truth = a_scan()
     changed, labels = perturb(name, ct, truth, "0001")
     assert changed.hu.shape == changed.geometry.shape_kji and changed.hu.dtype == np.int16
@@ -218,6 +220,18 @@ def write_log(run: Path, training: list[str], validation: list[str]) -> Path:
 def test_the_log_of_a_run_says_what_was_trained_on(tmp_path: Path) -> None:
     run = write_log(tmp_path / "run", ["0001", "0003 (synthesis)"], ["0002"])
     assert exposures(run) == {"0001": TRAINED, "0002": HELD_OUT, "0003": TRAINED}
+
+
+def test_what_the_first_weights_had_seen_counts_too(a_project: Project) -> None:
+    first = write_log(a_project.runs_folder / "first", ["0001"], ["0002"])
+    (first / "best.pt").write_bytes(b"weights")
+    second = write_log(a_project.runs_folder / "second", ["0002"], ["0001"])
+    start = f"first ({file_sha256(first / 'best.pt')[:12]})"
+    (second / "recipe.json").write_text(json.dumps({"recipe": {"task": "bones", "start": start}}))
+    assert known_to_run(first, a_project) == ({"0001": TRAINED, "0002": HELD_OUT}, NEW)
+    assert known_to_run(second, a_project) == ({"0001": TRAINED, "0002": TRAINED}, NEW)
+    (second / "recipe.json").write_text(json.dumps({"recipe": {"task": "bones", "start": "bones 0.1 (89a381ecbcae)"}}))
+    assert known_to_run(second, a_project) == ({"0001": HELD_OUT, "0002": TRAINED}, UNKNOWN), "weights from elsewhere"
 
 
 def test_a_run_elsewhere_is_known_by_its_cases(a_project: Project, tmp_path: Path) -> None:
