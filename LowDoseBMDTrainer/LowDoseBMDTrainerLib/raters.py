@@ -40,7 +40,8 @@ class StructureAgreement:
 
 @dataclass(frozen=True)
 class Spot:
-    """A connected region that one annotator drew and that lies further than the tolerance from what the other drew.
+    """A connected region that one annotator drew and that lies further from what the other drew than the tolerance, and
+    than the longest side of a voxel: one voxel more or less at a border is none.
 
     reader: 0 or 1, who drew it. reach_mm: how far its farthest voxel lies from the other's region; infinite where the
     other drew none. position_lps_mm: a voxel of it near its middle.
@@ -73,10 +74,9 @@ class Comparison:
     """Two readings of one case.
 
     structures: those that at least one of them drew, in the registry's order. keypoint_mm: by level, infinite where
-    only one placed it. disagreement: every voxel that differs; beyond: those of them that lie further than the tolerance
-    from what the other drew. worst_slice: the k index with most voxels of ``beyond``, or of disagreement where that is
-    empty, None when they are the same; worst_lps_mm: the middle of these voxels. spots: parts of ``beyond``, the largest
-    first.
+    only one placed it. disagreement: every voxel that differs; beyond: those of them that make up spots. worst_slice: the
+    k index with most voxels of ``beyond``, or of disagreement where that is empty, None when they are the same;
+    worst_lps_mm: the middle of these voxels. spots: the largest first.
     """
 
     geometry: Geometry
@@ -100,13 +100,19 @@ def compare_readings(a: Labels, b: Labels, tolerance_mm: float = TOLERANCE_MM) -
     pairs = {name: (a.masks.get(name, NO_VOXELS), b.masks.get(name, NO_VOXELS)) for name in STRUCTURES
              if any(not side.masks.get(name, NO_VOXELS).empty for side in (a, b))}
     structures = tuple(_agreement(name, *pair, a.geometry, tolerance_mm) for name, pair in pairs.items())
-    far = {name: _far(*pair, a.geometry, tolerance_mm) for name, pair in pairs.items()}
+    apart_mm = spot_distance_mm(a.geometry, tolerance_mm)
+    far = {name: _far(*pair, a.geometry, apart_mm) for name, pair in pairs.items()}
     spots = [spot for name, both in far.items() for reader, one in enumerate(both)
              for spot in _spots(name, reader, one, a.geometry)]
     every, beyond = disagreement(pairs.values()), disagreement((one.mask, other.mask) for one, other in far.values())
     worst, where = _worst_slice(beyond if beyond.voxels.any() else every, a.geometry)
     return Comparison(a.geometry, structures, keypoint_distances_mm(a.keypoints, b.keypoints), every, beyond, worst, where,
                       tuple(sorted(spots, key=lambda spot: -spot.volume_mm3)[:MOST_SPOTS]))
+
+
+def spot_distance_mm(geometry: Geometry, tolerance_mm: float = TOLERANCE_MM) -> float:
+    """How far from the other's region a spot begins."""
+    return max(tolerance_mm, *geometry.spacing_kji_mm)
 
 
 def keypoint_distances_mm(a: Sequence[Keypoint], b: Sequence[Keypoint]) -> dict[str, float]:
@@ -143,27 +149,27 @@ def _agreement(name: str, a: Mask, b: Mask, geometry: Geometry, tolerance_mm: fl
 
 @dataclass(frozen=True, eq=False)
 class _Far:
-    """What one drew further than the tolerance from the other's region. distance_mm: (k, j, i) like mask.voxels, 0 outside
+    """What one drew further than apart_mm from the other's region. distance_mm: (k, j, i) like mask.voxels, 0 outside
     of the mask."""
 
     mask: Mask
     distance_mm: np.ndarray
 
 
-def _far(a: Mask, b: Mask, geometry: Geometry, tolerance_mm: float) -> tuple[_Far, _Far]:
+def _far(a: Mask, b: Mask, geometry: Geometry, apart_mm: float) -> tuple[_Far, _Far]:
     """Of the first and of the second."""
     arrays = cut_to_both(a, b)
     start = np.min([mask.start_kji for mask in (a, b) if not mask.empty], axis=0)
-    return tuple(_beyond(own, other, start, geometry, tolerance_mm) for own, other in (arrays, arrays[::-1]))
+    return tuple(_beyond(own, other, start, geometry, apart_mm) for own, other in (arrays, arrays[::-1]))
 
 
-def _beyond(own: np.ndarray, other: np.ndarray, start: np.ndarray, geometry: Geometry, tolerance_mm: float) -> _Far:
+def _beyond(own: np.ndarray, other: np.ndarray, start: np.ndarray, geometry: Geometry, apart_mm: float) -> _Far:
     """start: index k, j, i of both arrays' first voxel."""
     spacing = np.array(geometry.spacing_kji_mm)
     index = np.argwhere(own & ~other)
     surface = surface_points_mm(other, spacing)
     distance = cKDTree(surface).query(index * spacing)[0] if len(surface) and len(index) else np.full(len(index), np.inf)
-    index, distance = index[distance > tolerance_mm], distance[distance > tolerance_mm]
+    index, distance = index[distance > apart_mm], distance[distance > apart_mm]
     if not len(index):
         return _Far(NO_VOXELS, np.zeros((0, 0, 0)))
     low = index.min(axis=0)

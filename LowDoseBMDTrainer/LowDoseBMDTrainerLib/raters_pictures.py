@@ -12,9 +12,8 @@ from LowDoseBMDLib.ctvolume import CTVolume
 from LowDoseBMDLib.rois import Mask
 
 from .evaluation_pictures import FOUND_COLOUR, TRUTH_COLOUR, draw_cut, outlines, slice_of
-from .raters import DIFFERENT, ONLY_FIRST, ONLY_SECOND, DisagreementMap, Spot
+from .raters import DIFFERENT, ONLY_FIRST, ONLY_SECOND, DisagreementMap, Spot, spot_distance_mm
 from .raters_project import Pair
-from .scores import TOLERANCE_MM
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,8 +112,8 @@ def _front(ct: CTVolume, found: DisagreementMap, box: tuple[slice, slice, slice]
     k_mm, _, i_mm = ct.geometry.spacing_kji_mm
     png = draw_cut(ct.hu[box].max(axis=1)[::-1], (k_mm, i_mm), "RLSI", "from the front",
                    lambda axes: _fill(axes, shown[box[0], box[2]][::-1], (k_mm, i_mm)))
-    return View("front", "From the front", f"Brightest voxel of each line, and what lies more than {TOLERANCE_MM:.0f} mm "
-                "from what the other drew.", png)
+    return View("front", "From the front", "Brightest voxel of each line, and what lies more than "
+                f"{spot_distance_mm(ct.geometry):.0f} mm from what the other drew.", png)
 
 
 def _fill(axes: Axes, values: np.ndarray, spacing_mm: tuple[float, float]) -> None:

@@ -38,7 +38,8 @@ SPOTS_SHOWN = 5
 STATEMENTS: tuple[str, ...] = (
     f"NSD: share of both surfaces that lies within {TOLERANCE_MM:.0f} mm of the other. HD95: the larger of the two directed "
     "95th percentiles of the distance between the surfaces; mean: over both surfaces. Surfaces are counted in voxels.",
-    f"A spot is a connected region that one drew and that lies more than {TOLERANCE_MM:.0f} mm from what the other drew.",
+    f"A spot is a connected region that one drew and that lies more than {TOLERANCE_MM:.0f} mm, and more than the longest "
+    "side of a voxel, from what the other drew.",
     "Means run over cases. A structure that only one drew counts as Dice 0 and has no distance.",
     "Agreement of two annotators says how well the task is defined, not that both are right.",
     DISCLAIMER,

@@ -67,23 +67,23 @@ def test_distances_know_the_spacing_of_their_axis(axis: int, mm: float) -> None:
     score = found.structure("ribs")
     assert (score.dice, score.surface.hd95_mm, score.surface.mean_mm) == (0.0, pytest.approx(3 * mm), pytest.approx(3 * mm))
     assert score.surface.nsd == 0.0
-    assert [(spot.reader, spot.volume_mm3, spot.reach_mm) for spot in found.spots] == [
-        (0, pytest.approx(64 * 8), pytest.approx(3 * mm)), (1, pytest.approx(64 * 8), pytest.approx(3 * mm))]
+    spots = [(reader, pytest.approx(64 * 8), pytest.approx(3 * mm)) for reader in (0, 1)] if 3 * mm > 4 else []
+    assert [(spot.reader, spot.volume_mm3, spot.reach_mm) for spot in found.spots] == spots
 
 
-def test_a_spot_is_only_what_lies_beyond_the_tolerance() -> None:
-    """A rib 10 columns longer: the first two columns lie within 2 mm of the other's end."""
+def test_a_spot_is_only_what_lies_beyond_a_voxel() -> None:
+    """A rib 10 columns longer: the first four columns lie within the 4 mm that slices are apart of the other's end."""
     found = compare_readings(drawn(ribs=box((5, 5, 5), (2, 3, 20))), drawn(ribs=box((5, 5, 5), (2, 3, 10))))
     spot, = found.spots
     assert (spot.structure, spot.reader) == ("ribs", 0)
-    assert spot.volume_mm3 == pytest.approx(2 * 3 * 8 * 8.0)
+    assert spot.volume_mm3 == pytest.approx(2 * 3 * 6 * 8.0)
     assert spot.reach_mm == pytest.approx(10.0)
     inside = np.rint(geometry().to_kji(np.array(spot.position_lps_mm))).astype(int)
-    assert np.all(inside >= (5, 5, 17)) and np.all(inside < (7, 8, 25))
-    assert np.count_nonzero(found.beyond.voxels) == 48 and np.count_nonzero(found.disagreement.voxels) == 60
+    assert np.all(inside >= (5, 5, 19)) and np.all(inside < (7, 8, 25))
+    assert np.count_nonzero(found.beyond.voxels) == 36 and np.count_nonzero(found.disagreement.voxels) == 60
 
 
-def test_the_worst_slice_is_the_one_with_most_beyond_the_tolerance() -> None:
+def test_the_worst_slice_is_the_one_with_most_of_the_spots() -> None:
     mine = drawn(ribs=box((3, 4, 4), (10, 12, 30)), vertebrae=box((20, 5, 5), (1, 10, 10)))
     theirs = drawn(ribs=box((3, 4, 5), (10, 12, 29)))
     found = compare_readings(mine, theirs)
