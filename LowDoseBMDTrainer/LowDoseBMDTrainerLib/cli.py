@@ -40,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"lowdosebmd-train: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("lowdosebmd-train: stopped; nothing half-written was left", file=sys.stderr)
+        return 1
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -62,7 +62,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
     project = open_project(options.project)
     subject = open_subject(options.subject, project, options.engine, options.device)
-    chosen, left_out = _chosen(options, project.cases())
+    chosen, left_out = _chosen(options, subject, project.cases())
     found = _evaluate(options, subject, chosen, tuple(left_out))
     record = write_evaluation(found, options.out)
     _show(options, found, record)
@@ -72,15 +72,14 @@ def run_evaluate(options: argparse.Namespace) -> int:
     return SOME_FAILED if failed or any(case.problem for case in project.cases() if not options.cases) else MEASURED
 
 
-def _chosen(options: argparse.Namespace, cases: Sequence[Case]) -> tuple[list[Case], list[tuple[str, str]]]:
+def _chosen(options: argparse.Namespace, subject: Subject,
+            cases: Sequence[Case]) -> tuple[list[Case], list[tuple[str, str]]]:
     """The cases to score and the others with the reason. Raises ValueError when there is none to score."""
     from .evaluation import scored_cases
-    from .evaluation_subject import in_fold
 
     chosen, left_out = scored_cases(cases, options.cases)
     if options.fold is not None:
-        folds, seed = _folds(options)
-        inside = in_fold(chosen, folds, options.fold, seed)
+        inside = _in_fold(options, subject, chosen)
         left_out += [(case.name, f"it is not in fold {options.fold}") for case in chosen if case not in inside]
         chosen = inside
     if not chosen:
@@ -88,12 +87,15 @@ def _chosen(options: argparse.Namespace, cases: Sequence[Case]) -> tuple[list[Ca
     return chosen, left_out
 
 
-def _folds(options: argparse.Namespace) -> tuple[int, int]:
-    """(folds, seed) as the run has them, unless --folds says otherwise."""
+def _in_fold(options: argparse.Namespace, subject: Subject, cases: Sequence[Case]) -> list[Case]:
+    """A run's own fold is what its log says; other folds are made of the cases as they are now."""
+    from .evaluation_subject import HELD_OUT, in_fold
     from .training_log import RECIPE, read_json
 
     recipe = (read_json(options.subject / RECIPE) or {}).get("recipe", {})
-    return options.folds or recipe.get("folds") or DEFAULT_FOLDS, recipe.get("seed", 1)
+    if options.fold == recipe.get("fold") and options.folds is None and HELD_OUT in subject.known.values():
+        return [case for case in cases if subject.exposure(case) == HELD_OUT]
+    return in_fold(cases, options.folds or recipe.get("folds") or DEFAULT_FOLDS, options.fold, recipe.get("seed", 1))
 
 
 def _evaluate(options: argparse.Namespace, subject: Subject, cases: Sequence[Case],

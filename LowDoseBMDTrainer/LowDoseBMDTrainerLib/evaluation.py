@@ -6,13 +6,13 @@ What a case does not annotate is not scored. Cases that the models were trained 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from LowDoseBMDLib.anatomy import LEVELS
 from LowDoseBMDLib.ctvolume import CTVolume
-from LowDoseBMDLib.flags import Refusal
+from LowDoseBMDLib.failures import is_memory, refusal_of
 from LowDoseBMDLib.inference import Progress, silent
 from LowDoseBMDLib.rois import NO_VOXELS, Mask
 
@@ -167,10 +167,10 @@ def scored_cases(cases: Sequence[Case], names: Sequence[str] | None = None) -> t
 
 
 def evaluate_case(case: Case, predict: Predictor, scope: Scope, exposure: str, perturbations: Sequence[str] = (),
-                  progress: Progress = silent) -> list[Drawn | CaseScores]:
+                  progress: Progress = silent) -> Iterator[Drawn | CaseScores]:
     """The case as it is, then under each perturbation (evaluation_perturb.py); CaseScores alone where it cannot be scored.
 
-    Raises inference.Cancelled when the progress callback asks.
+    Raises inference.Cancelled when the progress callback asks, MemoryError.
     """
     from .evaluation_perturb import perturb
 
@@ -178,26 +178,28 @@ def evaluate_case(case: Case, predict: Predictor, scope: Scope, exposure: str, p
     try:
         ct, truth = read_image(case), read_labels(case)
     except (ValueError, OSError) as error:
-        return [replace(blank, problem=str(error))]
+        yield replace(blank, problem=str(error))
+        return
     if not scope.keypoints:
         truth = replace(truth, keypoints=())
     if not truth.keypoints and not set(truth.masks) & set(scope.structures):
-        return [replace(blank, problem="it annotates nothing that these models draw")]
-    results = []
+        yield replace(blank, problem="it annotates nothing that these models draw")
+        return
     for name in (PLAIN, *perturbations):
         changed = (ct, truth) if name == PLAIN else perturb(name, ct, truth, case.name)
-        results.append(_scored(replace(blank, perturbation=name), *changed, predict, scope, progress))
-    return results
+        yield _scored(replace(blank, perturbation=name), *changed, predict, scope, progress)
 
 
 def _scored(blank: CaseScores, ct: CTVolume, truth: Labels, predict: Predictor, scope: Scope,
-            progress: Progress) -> Drawn | CaseScores:
+            progress: Progress) -> Drawn:
     begun = time.perf_counter()
     try:
         found = predict(ct, progress)
-    except Refusal as refusal:
+    except (ValueError, IndexError, RuntimeError) as error:
+        if is_memory(error):
+            raise MemoryError(str(error)) from error
         found = Labels(ct.geometry)
-        blank = replace(blank, problem=f"refused: {refusal.flag.sentence}")
+        blank = replace(blank, problem=f"refused: {refusal_of(error)}")
     seconds = time.perf_counter() - begun
     progress("scoring", 0.0)
     names = [name for name in scope.structures if not name.startswith("body_")]

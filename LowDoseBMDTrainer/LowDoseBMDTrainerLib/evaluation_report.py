@@ -29,6 +29,9 @@ from .scores import IDENTIFIED_WITHIN_MM, TOLERANCE_MM
 SCHEMA_VERSION = 1
 """Of scores.json; raised when a field changes its meaning or goes, not when one is added."""
 
+FEWEST_FOR_INTERVAL = 6
+"""Fewer people allow no exact interval of a median; a share gets none either, as it would say nothing."""
+
 TABLE = "cases.csv"
 PICTURE_FILES = "worst_*.png"
 
@@ -166,18 +169,19 @@ def findings(found: Evaluation, groups: Sequence[GroupSummary]) -> Iterator[str]
                    + f"; the worst single one is {number(min(row.dice.worst for row in one.structures), 2)}"
                    + (f", the weakest structure {_title(worst.structure)}." if len(one.structures) > 1 else "."))
         if one.levels:
-            yield f"{MEANINGS[one.name]}: {_levels_sentence(one.levels)}"
+            yield f"{MEANINGS[one.name]}: {_levels_sentence(one.levels, one.patients)}"
     missed = sum(row.problem != "" for row in found.scored)
     if missed:
         yield f"{counted(missed, 'scan')} could not be drawn at all; all that was to be found there counts as missed."
 
 
-def _levels_sentence(levels: LevelsSummary) -> str:
+def _levels_sentence(levels: LevelsSummary, people: int) -> str:
     right = levels.all_right
-    return (f"{levels.identified} of {levels.vertebrae} levels identified, all of them in {right.count} of {right.of} cases "
-            f"(95 % interval {percent(right.exact.low, 0)} to {percent(right.exact.high, 0)}); "
-            f"{levels.confident_wrong} of {levels.confident} namings that would be measured without asking (confidence "
-            f"{CERTAIN} or more) are wrong.")
+    interval = (f" (95 % interval {percent(right.exact.low, 0)} to {percent(right.exact.high, 0)})"
+                if people == right.of >= FEWEST_FOR_INTERVAL else "")
+    return (f"{levels.identified} of {counted(levels.vertebrae, 'level')} identified, all of them in {right.count} of "
+            f"{counted(right.of, 'case')}{interval}; {levels.confident_wrong} of {counted(levels.confident, 'naming')} that "
+            f"would be measured without asking (confidence {CERTAIN} or more) wrong.")
 
 
 def _group_tables(one: GroupSummary) -> Iterator[dict[str, Any]]:

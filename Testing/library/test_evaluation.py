@@ -129,6 +129,20 @@ def test_a_scan_that_is_refused_counts_as_missed(a_project: Project) -> None:
     assert "No spine." in drawn.scores.problem
 
 
+def test_a_stage_that_fails_on_a_scan_does_not_end_the_evaluation(a_project: Project) -> None:
+    def fail(_ct: CTVolume, _progress: object) -> Labels:
+        raise RuntimeError("singular")
+
+    (drawn,) = evaluate_case(a_project.case("0001"), fail, SCOPE, NEW)
+    assert drawn.scores.structures[0].dice == 0 and "singular" in drawn.scores.problem
+
+    def exhaust(_ct: CTVolume, _progress: object) -> Labels:
+        raise RuntimeError("bad_alloc")
+
+    with pytest.raises(MemoryError):
+        list(evaluate_case(a_project.case("0001"), exhaust, SCOPE, NEW))
+
+
 def test_a_case_whose_ct_is_gone_says_so(a_project: Project, tmp_path: Path) -> None:
     (tmp_path / "secret_name_0.nii.gz").unlink()
     (row,) = evaluate_case(a_project.case("0001"), lambda ct, _: bright(ct), SCOPE, NEW)
@@ -202,7 +216,7 @@ def test_a_body_near_the_cut_is_no_truth_any_more() -> None:
 
 
 def test_a_case_is_scored_once_more_for_each_perturbation(a_project: Project) -> None:
-    results = evaluate_case(a_project.case("0001"), lambda ct, _: bright(ct), SCOPE, NEW, ("noise", "flip"))
+    results = list(evaluate_case(a_project.case("0001"), lambda ct, _: bright(ct), SCOPE, NEW, ("noise", "flip")))
     assert [drawn.scores.perturbation for drawn in results] == [PLAIN, "noise", "flip"]
     assert all(drawn.scores.structures[0].dice == 1 for drawn in results)
 
@@ -390,5 +404,5 @@ def test_progress_can_stop_an_evaluation(a_project: Project) -> None:
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        evaluate_case(a_project.case("0001"), lambda ct, _: bright(ct), SCOPE, NEW, (), stop)
-    assert evaluate_case(a_project.case("0001"), lambda ct, _: bright(ct), SCOPE, NEW, (), silent)
+        list(evaluate_case(a_project.case("0001"), lambda ct, _: bright(ct), SCOPE, NEW, (), stop))
+    assert len(list(evaluate_case(a_project.case("0001"), lambda ct, _: bright(ct), SCOPE, NEW, (), silent))) == 1
