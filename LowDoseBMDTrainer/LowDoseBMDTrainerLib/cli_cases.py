@@ -56,6 +56,8 @@ def _add_import(commands: argparse._SubParsersAction) -> None:
                       "its file names)")
     take.add_argument("--labels", type=Path, help="label map or segmentation of the only CT")
     _add_names(take)
+    take.add_argument("--complete", action="store_true", help="the label maps were looked through for every bone that has a "
+                      "name: one without a voxel is not in the CT (else it counts as not drawn)")
     take.add_argument("--copy", action="store_true", help="keep the CTs in the project, without anything of the patient")
     take.add_argument("--to-check", action="store_true", help="imported labels are in progress until a person has looked")
     take.set_defaults(run=run_import)
@@ -100,7 +102,8 @@ def run_import(options: argparse.Namespace) -> int:
     from .project import open_project
 
     project = open_project(options.project)
-    how = ImportOptions(options.layout, options.copy, options.to_check, options.labels, options.names, options.scheme)
+    how = ImportOptions(options.layout, options.copy, options.to_check, options.labels, options.names, options.scheme,
+                        options.complete)
     found = find_all(options.sources, how, project.folder)
     outcomes, problems = [], 0
     for number, done in enumerate(import_cases(project, found, how), start=1):

@@ -26,7 +26,7 @@ from .cases import (
 )
 from .layouts import ctspine1k, plain, ribseg, totalsegmentator, verse
 from .layouts.found import Found
-from .mapping import SCHEMES, Mapped, lists_what_is_there, read_names
+from .mapping import SCHEMES, Mapped, read_names
 from .project import Arrival, CaseThere, Project
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,8 @@ class ImportOptions:
 
     layout: one of LAYOUTS. copy: keep the CTs in the project, as NIfTI without anything of the patient. to_check: labels are
     in progress until a person has looked at them, whatever they hold. labels, names: the label map of the only CT, and the
-    names of the labels of all. scheme: a key of mapping.SCHEMES, in place of names.
+    names of the labels of all. scheme: a key of mapping.SCHEMES, in place of names. complete: label maps were looked through
+    for every bone that has a name, so that one without a voxel is not in the CT.
     """
 
     layout: str = AUTO
@@ -67,6 +68,7 @@ class ImportOptions:
     labels: Path | None = None
     names: Path | None = None
     scheme: str | None = None
+    complete: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,12 +93,12 @@ def find_all(sources: Sequence[Path], options: ImportOptions = ImportOptions(), 
     """
     if options.layout not in LAYOUTS:
         raise ValueError(f"the layout {options.layout!r} is not known; use one of {', '.join(LAYOUTS)}")
-    names = read_meaning(options.names, options.scheme)
+    meaning = read_meaning(options.names, options.scheme, options.complete)
     found: dict[tuple[Path, ...], Found] = {}
     for source in sources:
         if not source.exists():
             raise ValueError(f"there is nothing at {source}; check the spelling")
-        for each in _found_in(source.resolve(), options, names):
+        for each in _found_in(source.resolve(), options, meaning):
             if skip is None or not each.place.is_relative_to(skip):
                 found.setdefault(each.sources, each)
     if options.labels and len(found) > 1:
@@ -104,27 +106,29 @@ def find_all(sources: Sequence[Path], options: ImportOptions = ImportOptions(), 
     return list(found.values())
 
 
-def read_meaning(names: Path | None, scheme: str | None) -> plain.Names | None:
-    """What labels mean, by a file of names or a key of mapping.SCHEMES; None when neither is given.
+def read_meaning(names: Path | None, scheme: str | None, complete: bool = False) -> plain.Meaning:
+    """What labels mean, by a file of names or a key of mapping.SCHEMES, if one of them is given.
 
-    Raises ValueError for an unknown scheme or a file that is none of names, OSError when it is not there.
+    complete: see mapping.Foreign. Raises ValueError for an unknown scheme or a file that is none of names, OSError when it is
+    not there.
     """
     if scheme is None:
-        return plain.Names(read_names(names), lists_what_is_there(names)) if names else None
+        return plain.Meaning(read_names(names) if names else None, complete)
     if scheme not in SCHEMES:
         raise ValueError(f"the scheme {scheme!r} is not known; use one of {', '.join(SCHEMES)}")
-    return plain.Names(SCHEMES[scheme])
+    return plain.Meaning(SCHEMES[scheme], complete)
 
 
-def _found_in(source: Path, options: ImportOptions, names: plain.Names | None) -> list[Found]:
+def _found_in(source: Path, options: ImportOptions, meaning: plain.Meaning) -> list[Found]:
     if options.layout == PLAIN or source.is_file() or options.labels:
-        return plain.find(source, options.labels, names)
+        return plain.find(source, options.labels, meaning)
     if options.layout != AUTO:
         found = PUBLIC_SETS[options.layout](source)
         if not found:
             raise ValueError(f"{source} holds no case in the layout of {options.layout}: see its published folders")
         return found
-    return next((found for name in GUESSED if (found := PUBLIC_SETS[name](source))), None) or plain.find(source, names=names)
+    guesses = (PUBLIC_SETS[name](source) for name in GUESSED)
+    return next((found for found in guesses if found), None) or plain.find(source, meaning=meaning)
 
 
 def import_cases(project: Project, found: Sequence[Found], options: ImportOptions = ImportOptions()) -> Iterator[Imported]:
@@ -209,7 +213,7 @@ def _add_labels(case: Case, found: Found, mapped: Mapped | None, arrival: Arriva
         return Imported(found.place, THERE, case, f"its labels were left out: {taken}")
 
 
-def take_labels(writing: Writing, path: Path, meaning: plain.Names | None = None) -> Mapped:
+def take_labels(writing: Writing, path: Path, meaning: plain.Meaning = plain.Meaning()) -> Mapped:
     """Labels of a case from a file that was drawn elsewhere, such as ITK-SNAP's, in place of its own.
 
     A structure that was drawn before and is not in the file is empty now. Keypoints stay, where the case has some. Raises

@@ -42,13 +42,13 @@ class Foreign:
 
     labels: (k, j, i) integers on the CT's grid. names: the structure of each label. centres: of vertebral bodies by vertebra
     name, LPS mm, where they came with it. complete: every structure that has a name was looked for, so that one without a
-    voxel is not in the CT.
+    voxel is not in the CT; else it may be there, undrawn.
     """
 
     labels: np.ndarray
     names: Mapping[int, str]
     centres: Mapping[str, Point] = field(default_factory=dict)
-    complete: bool = True
+    complete: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,12 +140,11 @@ def _near(centre_lps_mm: Point, mask: Mask, geometry: Geometry) -> bool:
 
 # --- files -------------------------------------------------------------------------------------------------
 
-def map_file(path: Path, ct: CTVolume, names: Mapping[int, str] | None = None, complete: bool = True) -> Mapped:
+def map_file(path: Path, ct: CTVolume, names: Mapping[int, str] | None = None, complete: bool = False) -> Mapped:
     """The labels of one file: a segmentation of ours or of Slicer (.seg.nrrd), or a label map with its names.
 
-    names: the structure of each label; None looks for a file of names beside the label map. complete: as of Foreign, for
-    names that are given; label descriptions of ITK-SNAP list what may be drawn. Raises ValueError when there are no names,
-    or the file cannot be read or lies elsewhere than the CT.
+    names: the structure of each label; None looks for a file of names beside the label map. complete: as of Foreign. Raises
+    ValueError when there are no names, or the file cannot be read or lies elsewhere than the CT.
     """
     if path.name.lower().endswith(".seg.nrrd"):
         return _map_segmentation(path, ct)
@@ -154,7 +153,7 @@ def map_file(path: Path, ct: CTVolume, names: Mapping[int, str] | None = None, c
         if beside is None:
             raise ValueError(f"{path.name} holds numbers without names. Give the names of its labels (--names FILE, such as "
                              f"ITK-SNAP's label descriptions) or its numbering (--scheme {'|'.join(SCHEMES)})")
-        names, complete = read_names(beside), lists_what_is_there(beside)
+        names = read_names(beside)
     return map_labels(Foreign(read_labels(path, ct.geometry), names, complete=complete), ct)
 
 
@@ -204,11 +203,6 @@ def read_names(path: Path) -> dict[int, str]:
                 raise ValueError(f"{path.name} needs the columns id and structure; it has {rows.fieldnames}")
             return {int(row["id"]): row["structure"] for row in rows}
     return {label.index: label.name for label in itksnap.read_label_descriptions(path) if label.index > 0}
-
-
-def lists_what_is_there(path: Path) -> bool:
-    """A file of names is of a label map that was looked through for all of them, not of ITK-SNAP."""
-    return path.suffix.lower() in (".csv", ".json")
 
 
 def _json_names(path: Path) -> dict[int, str]:

@@ -304,9 +304,18 @@ def test_a_numbering_by_its_name(project: Project, tmp_path: Path) -> None:
     label_file(path.with_name("any.nii.gz"), (STRUCTURES["ribs"].label, (2, 2, 2)), (STRUCTURES["body_L1"].label, (9, 2, 2)))
     [done] = take(project, path, labels=path.with_name("any.nii.gz"), scheme="lowdosebmd")
     labels = read_labels(done.case)
-    assert not labels.masks["ribs"].empty and not labels.masks["body_L1"].empty and labels.masks["scapulae"].empty
-    assert done.case.status is Status.COMPLETED  # the numbering knows all bones
+    assert set(labels.masks) == {"vertebrae", "ribs", "body_L1"} and done.case.status is Status.IN_PROGRESS
     same_region(labels, "vertebrae", labels.masks["body_L1"].full(labels.geometry), labels.geometry)
+
+
+def test_a_bone_without_a_voxel_is_absent_from_the_ct_only_when_somebody_says_so(project: Project, tmp_path: Path) -> None:
+    """A map of vertebrae alone, in a numbering that knows ribs: the ribs of the CT must not become background."""
+    for name, seed, complete in (("a", 0, False), ("b", 1, True)):
+        folder = ct_file(tmp_path / name, seed).parent
+        label_file(folder / "labels.nii.gz", (TOTAL["vertebrae_T12"], (2, 2, 2)))
+        [done] = take(project, folder, scheme="totalsegmentator", complete=complete)
+        assert ("ribs" in read_labels(done.case).masks) is complete
+        assert done.case.status is (Status.COMPLETED if complete else Status.IN_PROGRESS)
 
 
 def test_numbers_without_names_are_not_guessed(project: Project, tmp_path: Path) -> None:
@@ -345,7 +354,7 @@ def test_labels_that_come_later_are_added_but_never_over_a_persons_work(project:
 def test_imported_labels_may_wait_for_a_person(project: Project, tmp_path: Path) -> None:
     folder = ct_file(tmp_path / "a").parent
     label_file(folder / "labels.nii.gz", (1, (2, 2, 2)))
-    [done] = take(project, folder, scheme="lowdosebmd", to_check=True)
+    [done] = take(project, folder, scheme="lowdosebmd", to_check=True, complete=True)
     assert (done.case.status, done.case.reason) == (Status.IN_PROGRESS, "to be checked")
 
 
@@ -424,7 +433,7 @@ def test_a_project_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
     label_file(folder / "a_labels.nii.gz", (1, (2, 2, 2)), (4, (9, 2, 2)), (77, (15, 2, 2)))
     (folder / "z.nii.gz").write_bytes(b"hello")
     assert main(["new", str(project), "--title", "Site A"]) == 0
-    assert main(["import", str(project), str(folder), "--scheme", "lowdosebmd"]) == 1
+    assert main(["import", str(project), str(folder), "--scheme", "lowdosebmd", "--complete"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert not any("--patient" in line for line in lines)
     assert lines[1] == f"[1/2] 0001 added: {folder / 'a_ct.nii.gz'}"

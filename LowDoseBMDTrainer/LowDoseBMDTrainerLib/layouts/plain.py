@@ -25,36 +25,35 @@ _LABEL_WORDS = frozenset({"label", "labels", "seg", "segmentation", "mask", "mas
 
 
 @dataclass(frozen=True)
-class Names:
-    """What the labels of label maps mean, where it is known beforehand; see mapping.Foreign."""
+class Meaning:
+    """What the labels of label maps mean; see mapping.Foreign. names: None looks for a file of names beside each map."""
 
-    names: Mapping[int, str]
-    complete: bool = True
+    names: Mapping[int, str] | None = None
+    complete: bool = False
 
 
-
-def find(source: Path, labels: Path | None = None, names: Names | None = None) -> list[Found]:
-    """Every CT of a folder tree, a CSV, a workspace or a file. labels: the label map of the only CT; names: of its labels.
+def find(source: Path, labels: Path | None = None, meaning: Meaning = Meaning()) -> list[Found]:
+    """Every CT of a folder tree, a CSV, a workspace or a file. labels: the label map of the only CT; meaning: of its labels.
 
     Raises ValueError when there is none, or ``labels`` is given for several.
     """
     if source.suffix.lower() == WORKSPACE:
-        found = [_of_workspace(source, names)]
+        found = [_of_workspace(source, meaning)]
     elif source.is_file() and kind_of(source):
-        found = [_of_volume(source, _labels_of(source, list(source.parent.iterdir())), names)]
+        found = [_of_volume(source, _labels_of(source, list(source.parent.iterdir())), meaning)]
     elif source.is_file() and source.suffix.lower() != ".csv" and source.name.upper() != "DICOMDIR":
         found = [Found((source,), source, "DICOM", dicom=True)]
     else:
-        found = _of_studies(find_studies(source), names)
+        found = _of_studies(find_studies(source), meaning)
     if labels is None:
         return found
     if len(found) != 1:
         raise ValueError(f"{source} holds {len(found)} CTs, so that it is not known to which {labels.name} belongs; give "
                          "one CT")
-    return [replace(found[0], read_labels=reader(labels, names))]
+    return [replace(found[0], read_labels=reader(labels, meaning))]
 
 
-def _of_studies(studies: list[Study], names: Names | None) -> list[Found]:
+def _of_studies(studies: list[Study], meaning: Meaning) -> list[Found]:
     files = [study.sources[0] for study in studies if not study.dicom]
     found = []
     for study in studies:
@@ -63,29 +62,29 @@ def _of_studies(studies: list[Study], names: Names | None) -> list[Found]:
             series = study.names[1] if len(study.names) == 2 else None
             found.append(Found(study.sources, Path(study.place), "DICOM", dicom=True, series=series))
         elif study.labels:
-            found.append(_of_volume(path, study.labels, names))
+            found.append(_of_volume(path, study.labels, meaning))
         elif not _is_label_map(path) or _image_of(path, files) is None:
             beside = list(path.parent.iterdir()) if path.is_file() else []
-            found.append(_of_volume(path, _labels_of(path, beside), names))
+            found.append(_of_volume(path, _labels_of(path, beside), meaning))
     return found
 
 
-def _of_volume(path: Path, labels: Path | None, names: Names | None) -> Found:
+def _of_volume(path: Path, labels: Path | None, meaning: Meaning) -> Found:
     kind = {"nifti": "NIfTI", "nrrd": "NRRD", "metaimage": "MetaImage"}.get(kind_of(path) or "", "DICOM")
-    return Found((path,), path, kind, read_labels=labels and reader(labels, names))
+    return Found((path,), path, kind, read_labels=labels and reader(labels, meaning))
 
 
-def _of_workspace(path: Path, names: Names | None) -> Found:
+def _of_workspace(path: Path, meaning: Meaning) -> Found:
     workspace = read_workspace(path)
-    names = names or Names({label.index: label.name for label in workspace.labels}, complete=False)
+    if meaning.names is None:
+        meaning = replace(meaning, names={label.index: label.name for label in workspace.labels})
     labels = workspace.segmentation
-    return Found((workspace.image,), workspace.image, "ITK-SNAP workspace", read_labels=labels and reader(labels, names))
+    return Found((workspace.image,), workspace.image, "ITK-SNAP workspace", read_labels=labels and reader(labels, meaning))
 
 
-def reader(labels: Path, names: Names | None) -> ReadLabels:
+def reader(labels: Path, meaning: Meaning) -> ReadLabels:
     """What reads a file of labels."""
-    return partial(map_file, labels) if names is None else partial(map_file, labels, names=names.names,
-                                                                    complete=names.complete)
+    return partial(map_file, labels, names=meaning.names, complete=meaning.complete)
 
 
 def _words(path: Path) -> list[str]:

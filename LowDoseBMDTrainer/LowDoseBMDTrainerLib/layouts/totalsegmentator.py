@@ -41,7 +41,7 @@ def read(masks: Path, ct: CTVolume) -> Mapped:
     for name in sorted(files, key=numbers.__getitem__):
         mask = _on_grid(files[name], ct)
         labels[mask & (labels == 0)] = numbers[name]
-    return map_labels(Foreign(labels, {numbers[name]: name for name in files}), ct)
+    return map_labels(Foreign(labels, {numbers[name]: name for name in files}, complete=True), ct)
 
 
 def _on_grid(path: Path, ct: CTVolume) -> np.ndarray:
