@@ -46,14 +46,23 @@ class ScoredGroup:
 
 
 @dataclass(frozen=True)
+class WorstCase:
+    """subject: a structure, or what else was scored. caption: how bad it is, in words."""
+
+    case: str
+    subject: str
+    caption: str
+
+
+@dataclass(frozen=True)
 class Scores:
-    """The content of scores.json that a panel shows. groups: what is worth most first. worst: (case, caption), the worst
-    first. left_out: (case, why)."""
+    """The content of scores.json that a panel shows. groups: what is worth most first. worst: the worst first.
+    left_out: (case, why)."""
 
     title: str
     task: str | None
     groups: tuple[ScoredGroup, ...]
-    worst: tuple[tuple[str, str], ...]
+    worst: tuple[WorstCase, ...]
     left_out: tuple[tuple[str, str], ...]
 
 
@@ -68,7 +77,7 @@ def read_scores(folder: Path) -> Scores | None:
     try:
         failed = [(row["case"], row["problem"]) for row in record["cases"] if row["problem"]]
         return Scores(record["title"], record["task"], tuple(_group(one) for one in record["by_exposure"]),
-                      tuple((one["case"], one["caption"]) for one in record["worst"]),
+                      tuple(WorstCase(one["case"], one["subject"], one["caption"]) for one in record["worst"]),
                       (*((one["case"], one["why"]) for one in record["left_out"]), *failed))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder / SCORES} is not of this version ({error}); evaluate again") from None

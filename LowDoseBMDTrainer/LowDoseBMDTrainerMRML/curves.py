@@ -39,8 +39,10 @@ LINES = (LINE, DASHES, DASH_DOTS)
 """Taken in turn, so that curves are told apart without colour too."""
 
 TRAINING_COLOUR, VALIDATION_COLOUR = (110, 110, 110), (213, 94, 0)
-DOTS = vtkMRMLPlotSeriesNode.MarkerStyleCircle
+DOTS, NO_MARKER = vtkMRMLPlotSeriesNode.MarkerStyleCircle, vtkMRMLPlotSeriesNode.MarkerStyleNone
 """A validation is a measurement: its points are marked, and a single one is seen."""
+FEW_POINTS = 3
+"""So few points of the training loss are marked too: a line of one point is not seen."""
 
 _TRAINING = (Column("step", "Step"), Column("loss", "Loss", description="Mean over the steps since the last point"))
 _VALIDATION = (Column("step", "Step"), Column("loss", "Loss", description="On cases that are not trained on"))
@@ -117,6 +119,7 @@ def _update_loss(chart: vtkMRMLPlotChartNode, log: TrainingLog) -> None:
         _fill(chart, "training", _TRAINING, {"step": steps, "loss": losses})
         _fill(chart, "validation", _VALIDATION, {"step": [entry.step for entry in log.validations],
                                                  "loss": [entry.loss for entry in log.validations]})
+        part_of(chart, "loss of training").SetMarkerStyle(DOTS if len(log.points) <= FEW_POINTS else NO_MARKER)
         drawn = (log.points, log.validations)
         show_series(chart, [series.role for series, values in zip(_LOSS_SERIES, drawn, strict=True) if values])
 

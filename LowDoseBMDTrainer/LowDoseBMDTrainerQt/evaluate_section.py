@@ -20,8 +20,8 @@ EVALUATION = "evaluation"
 """Folder of the evaluation in that of a run; those of sets of models lie in PROJECT/evaluations/NAME."""
 EVALUATIONS = "evaluations"
 
-STRUCTURE, DICE, NSD, HD95 = range(4)
-SCORE_WIDTHS = {DICE: 90, NSD: 76, HD95: 84}
+STRUCTURE, DICE, WORST, NSD, HD95 = range(5)
+SCORE_WIDTHS = {DICE: 52, WORST: 56, NSD: 84, HD95: 92}
 CASE_COLUMN, WHY_COLUMN = range(2)
 
 ALL, HELD_OUT = "all", "held out"
@@ -99,8 +99,9 @@ class EvaluateSection(CommandSection):
         fillTable(ui.scoresTable, structureRows(group) if group else [])
         ui.keypointsLabel.text = levelsHtml(group) if group else ""
         ui.keypointsLabel.visible = bool(ui.keypointsLabel.text)
-        self._names = [case for case, _caption in scores.worst] if scores else []
-        fillTable(ui.worstTable, [[case, caption] for case, caption in scores.worst] if scores else [])
+        worst = scores.worst if scores is not None else ()
+        self._names = [one.case for one in worst]
+        fillTable(ui.worstTable, [[one.case, f"{titleOf(one.subject)}: {one.caption}"] for one in worst])
         ui.worstLabel.visible = bool(self._names)
         ui.reportButton.enabled = self.folder is not None and (self.folder / PAGE).exists()
         if scores is not None:
@@ -133,9 +134,8 @@ class EvaluateSection(CommandSection):
 
 def structureRows(group: ScoredGroup) -> list[list[str]]:
     """One row a structure: title, median Dice and the worst one, NSD, HD95."""
-    return [[titleOf(one.structure), _("{dice} (worst {worst})").format(dice=numberText(one.dice, 2),
-                                                                       worst=numberText(one.worst_dice, 2)),
-             numberText(one.nsd, 2), numberText(one.hd95_mm, 1)] for one in group.structures]
+    return [[titleOf(one.structure), numberText(one.dice, 2), numberText(one.worst_dice, 2), numberText(one.nsd, 2),
+             numberText(one.hd95_mm, 1)] for one in group.structures]
 
 
 def levelsHtml(group: ScoredGroup) -> str:

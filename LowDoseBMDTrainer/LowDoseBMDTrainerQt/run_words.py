@@ -34,10 +34,10 @@ def dataHtml(cases: Sequence[Case]) -> str:
         cases=len(done), patients=len({case.patient for case in done}))]
     maps = sum(map(hasAnatomy, cases))
     if maps:
-        lines[0] += " · " + _("{count} complete label maps for synthetic CTs").format(count=maps)
+        lines[0] += " · " + _("complete label maps for synthetic CTs: {count}").format(count=maps)
     synthetic = sum(case.synthetic for case in done)
     if synthetic:
-        lines[0] += " · " + _("{count} of the cases are synthetic").format(count=synthetic)
+        lines[0] += " · " + _("synthetic among them: {count}").format(count=synthetic)
     if 0 < len(done) < FEW_CASES:
         lines.append(warningHtml(_("Few cases: begin with LowDoseBMD's own network, and take no score for proof.")))
     return "<br>".join(lines)

@@ -30,7 +30,7 @@ OUTPUT = "output.txt"
 """File in a run's folder: what its process said."""
 
 NAME, NETWORK, STATE, STEP, SCORE = range(5)
-WIDTHS = {NETWORK: 90, STATE: 84, STEP: 56, SCORE: 64}
+WIDTHS = {NETWORK: 88, STATE: 84, STEP: 64, SCORE: 84}
 
 EMBEDDED, SCRATCH = "embedded", "none"
 """Starts of ``lowdosebmd-train train``, besides folders."""
@@ -56,6 +56,7 @@ class TrainSection(CommandSection):
         self._started: Path | None = None
         self._curves: Curves | None = None
         self._drawn = self._offered = ""
+        self._shownRun: Run | None = None
         self._stopping = False
         ui = self.ui
         for task in MODELS:
@@ -114,8 +115,10 @@ class TrainSection(CommandSection):
         self._readRuns()
 
     def _readRuns(self) -> None:
-        self._listed = self._runs.read()
-        fillTable(self.ui.runsTable, [runRow(run) for run in self._listed], [runTip(run) for run in self._listed])
+        listed = self._runs.read()
+        if listed != self._listed or not self.ui.runsTable.rowCount:
+            self._listed = listed
+            fillTable(self.ui.runsTable, [runRow(run) for run in listed], [runTip(run) for run in listed])
         self.tick()
         self._drawCurves()
 
@@ -141,11 +144,18 @@ class TrainSection(CommandSection):
         ui.progressBar.maximum = 1000 if run is not None and run.log.points else 0
         if run is not None and run.log.points:
             ui.progressBar.value = round(1000 * run.log.step / max(1, run.log.steps))
-        ui.progressLabel.text = html.escape(_("stopping; the best network is kept") if stopping else progressText(run))
+        ui.progressLabel.text = html.escape(self._progressText(run))
         chosen = self._chosen()
         ui.continueButton.enabled = not busy and chosen is not None and chosen.can_go_on
         for button in (ui.lossButton, ui.scoresButton):
             button.enabled = chosen is not None
+
+    def _progressText(self, run: Run | None) -> str:
+        if self._stopping:
+            return _("stopping; the best network is kept")
+        if run is None and any(each.folder == self._started and each.log.reason for each in self._listed):
+            return _("ending")
+        return progressText(run)
 
     def _whyNot(self) -> str:
         """Why no training can be started; empty when one can."""
@@ -298,8 +308,9 @@ class TrainSection(CommandSection):
     def _drawCurves(self) -> None:
         """The charts are those of the chosen run; they follow it."""
         run = self._chosen() or self._running()
-        if run is None:
+        if run is None or (run is self._shownRun and self._curves is not None and self._curves.whole):
             return
+        self._shownRun = run
         if self._curves is not None and (self._drawn != str(run.folder) or not self._curves.whole):
             self._forgetCurves()
         if self._curves is None:
@@ -313,7 +324,7 @@ class TrainSection(CommandSection):
     def _forgetCurves(self) -> None:
         if self._curves is not None:
             remove_curves(self._curves)
-        self._curves, self._drawn = None, ""
+        self._curves, self._shownRun, self._drawn = None, None, ""
 
     def close(self) -> None:
         """The module goes; a training goes on."""

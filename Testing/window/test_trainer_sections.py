@@ -254,7 +254,7 @@ def a_record(**changes: Any) -> dict[str, Any]:
                              "hd95_mm": spread(None)}],
              "keypoints": [{"level": "L1", "cases": 2, "error_mm": spread(3.25), "identified": 2}]}
     return {"schema_version": 1, "title": "the run old", "task": "bones", "by_exposure": [group], "cases": [],
-            "worst": [{"case": "0002", "subject": "vertebrae", "caption": "Vertebrae: Dice 0.72"}],
+            "worst": [{"case": "0002", "subject": "vertebrae", "caption": "Dice 0.72."}],
             "left_out": [{"case": "0003", "why": "it is not completed"}]} | changes
 
 
@@ -290,10 +290,11 @@ def test_scores_are_shown_with_what_they_are_worth_and_the_worst_case_opens(sect
     page.until(lambda: not page.part.process.running)
     assert offer() == ["evaluate", str(a_run), str(page.project.folder), "-o", str(a_run / "evaluation"), "--json",
                        "--cases", "0002"]
-    assert rows(page.ui.scoresTable) == [["Vertebrae", "0.91 (worst 0.72)", "0.85", "-"]]
+    assert rows(page.ui.scoresTable) == [["Vertebrae", "0.91", "0.72", "0.85", "-"]]
     assert page.ui.keypointsLabel.text == "L1: 3.2 mm off (median), identified in 2 of 2"
     assert "held out of the training" in page.ui.factsLabel.text and "0003: it is not completed" in page.ui.factsLabel.text
     assert page.ui.messageLabel.text == "", "some case failed, which the scores tell"
+    assert rows(page.ui.worstTable) == [["0002", "Vertebrae: Dice 0.72."]]
     page.ui.worstTable.cellClicked.emit(0, 0)
     assert page.host.opened == ["0002"]
     assert page.ui.reportButton.enabled
