@@ -15,8 +15,8 @@ from scipy import ndimage
 from .findings import LOOK, MUST, Finding
 
 STEP_MM = (15.0, 60.0)
-"""Centres of neighbouring bodies from T12 to L2 lie 25 to 36 mm apart in adults (26 to 35 mm in the scans of development);
-less is one vertebra marked twice, more is a vertebra passed over, each with room for children and fractures (judgement)."""
+"""Centres of neighbouring bodies from T12 to L3 lie 26 to 35 mm apart in four scans and five label maps; less is one
+vertebra marked twice, more is a vertebra passed over, each with room for small people and fractures (judgement)."""
 
 OUTSIDE_MM = 3.0
 """A point this far from every labelled voxel is outside of the vertebrae; a voxel's diagonal is not."""

@@ -11,6 +11,7 @@ from LowDoseBMDLib.geometry import Geometry
 from LowDoseBMDLib.rois import NO_VOXELS, Mask
 from scipy import ndimage
 
+from .checks_image import Body
 from .checks_shape import TOUCHING, title
 from .checks_spine import Midline
 from .findings import LOOK, MUST, Finding
@@ -28,8 +29,8 @@ COLUMN_MM = 30.0
 spinous process is, does not belong to the column (judgement)."""
 
 INSIDE_COLUMN_MM = 10.0
-"""Ribs stay further from the middle of the vertebrae within a slice: 23 mm in the same label maps, 11 mm in a phantom whose
-rib heads reach into the bodies."""
+"""Ribs stay further from the middle of the vertebrae within a slice: 23 mm in five of these label maps, 11 mm in a phantom
+whose rib heads reach into the bodies."""
 
 MISPLACED_MM3 = 100.0
 """Less of a structure in a wrong place is a slip of the brush at its border."""
@@ -39,7 +40,7 @@ ONE_SIDE_SHARE = 0.05
 ONE_SIDE_MM = 40.0
 """Ribs on one side only over this height: more than the space between two ribs (judgement)."""
 LEAST_RIB_MM2 = 20.0
-"""Area of rib in a slice that counts; a rib is cut across with 60 mm2 and more."""
+"""Area of rib in a slice that counts as rib (judgement)."""
 COVERED_SHARE = 0.5
 """The scan covers the place of the missing side when so much of the other side's mirror image lies in the body."""
 
@@ -108,11 +109,8 @@ def overlaps(masks: Mapping[str, Mask], geometry: Geometry) -> Iterator[Finding]
 
 
 def one_sided(masks: Mapping[str, Mask], midline: Midline, geometry: Geometry,
-              body: np.ndarray | None) -> Iterator[Finding]:
-    """Paired bones on one side only, where the scan covers the other.
-
-    body: (k, j, i) bool on the CT's grid, what of it is in the patient; None: the whole scan counts.
-    """
+              body: Body | None) -> Iterator[Finding]:
+    """Paired bones on one side only, where the scan covers the other. body: None: the whole scan counts."""
     for name in PAIRED:
         mask = masks.get(name, NO_VOXELS)
         if mask.empty:
@@ -131,16 +129,15 @@ def one_sided(masks: Mapping[str, Mask], midline: Midline, geometry: Geometry,
                           "scan covers their place.", point_of(geometry, midline.mirrored(other[None])[0]), name)
 
 
-def _covered(index_kji: np.ndarray, body: np.ndarray | None, geometry: Geometry) -> float:
+def _covered(index_kji: np.ndarray, body: Body | None, geometry: Geometry) -> float:
     """Share of voxels that lie in the scan, and in the body where that is known."""
-    inside = np.all((index_kji >= 0) & (index_kji < geometry.shape_kji), axis=1)
     if body is not None:
-        inside[inside] = body[tuple(index_kji[inside].T)]
-    return float(inside.mean())
+        return float(body.covers(index_kji).mean())
+    return float(np.all((index_kji >= 0) & (index_kji < geometry.shape_kji), axis=1).mean())
 
 
 def _one_sided_slices(sides: Mapping[str, np.ndarray], ribs: Mask, midline: Midline, geometry: Geometry,
-                      body: np.ndarray | None) -> Iterator[Finding]:
+                      body: Body | None) -> Iterator[Finding]:
     """Runs of slices of at least ONE_SIDE_MM with ribs on one side only."""
     k_mm, j_mm, i_mm = geometry.spacing_kji_mm
     areas = {side: np.count_nonzero(sides[side], axis=(1, 2)) * j_mm * i_mm for side in SIDES}

@@ -240,7 +240,8 @@ def test_labels_of_another_ct_are_refused(drawn: Drawn) -> None:
 
 
 def test_model_labels_of_a_real_ct(shared_data: Path) -> None:
-    """Looked at: the cavities lie in facet joints and discs, and two ends of ribs are cut off by the 3 mm grid."""
+    """Looked at: six cavities lie in joints and in front of a body, one in the middle of a body; of the islands one is a
+    piece of rib that the grid of 3 mm has cut off, one a single voxel."""
     folder = shared_data / "lidc0001"
     ct = read_ct(folder / "lidc0001_ct_3mm.nii.gz")
     anatomy = read_scheme(read_labels(folder / "lidc0001_labels_3mm.nii.gz", ct.geometry), "totalsegmentator")
