@@ -87,8 +87,18 @@ SCOPES: dict[str | None, Scope] = {
 
 def open_subject(place: Path, project: Project, engine: str = "auto", device: str = "auto") -> Subject:
     """A run's folder, a folder of models or the name of a set. Raises ValueError when it is none of them."""
-    if (place / LOG).exists() or (place / BEST).exists():
-        return _run(place, project, device)
+    is_run = (place / LOG).exists() or (place / BEST).exists()
+    subject = _run(place, project, device) if is_run else _set(place, project, engine, device)
+    return replace(subject, known=with_people(subject.known, project.cases()))
+
+
+def with_people(known: Mapping[str, str], cases: Sequence[Case]) -> dict[str, str]:
+    """What is known of each case, where another case of its person was trained on too."""
+    people = {case.patient for case in cases if known.get(case.name) == TRAINED}
+    return {**dict.fromkeys((case.name for case in cases if case.patient in people), TRAINED), **known}
+
+
+def _set(place: Path, project: Project, engine: str, device: str) -> Subject:
     folder = find_models(place)
     models = open_models(folder, engine, device)
     known, otherwise = _known_to_set(models, project)

@@ -44,6 +44,7 @@ from LowDoseBMDTrainerLib.evaluation_subject import (
     in_fold,
     known_to_run,
     trained_here,
+    with_people,
 )
 from LowDoseBMDTrainerLib.evaluation_summary import group, spread, summarise
 from LowDoseBMDTrainerLib.project import Arrival, Project, create_project
@@ -246,6 +247,11 @@ def test_what_the_first_weights_had_seen_counts_too(a_project: Project) -> None:
     assert known_to_run(second, a_project) == ({"0001": TRAINED, "0002": TRAINED}, NEW)
     (second / "recipe.json").write_text(json.dumps({"recipe": {"task": "bones", "start": "bones 0.1 (89a381ecbcae)"}}))
     assert known_to_run(second, a_project) == ({"0001": HELD_OUT, "0002": TRAINED}, UNKNOWN), "weights from elsewhere"
+
+
+def test_another_case_of_a_person_who_was_trained_on_is_no_new_case(a_project: Project) -> None:
+    assert with_people({"0001": TRAINED, "0003": HELD_OUT}, a_project.cases()) == {
+        "0001": TRAINED, "0002": TRAINED, "0003": HELD_OUT}
 
 
 def test_a_run_elsewhere_is_known_by_its_cases(a_project: Project, tmp_path: Path) -> None:
