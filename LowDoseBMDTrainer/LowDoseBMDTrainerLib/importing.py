@@ -109,8 +109,8 @@ def find_all(sources: Sequence[Path], options: ImportOptions = ImportOptions(), 
 def read_meaning(names: Path | None, scheme: str | None, complete: bool = False) -> plain.Meaning:
     """What labels mean, by a file of names or a key of mapping.SCHEMES, if one of them is given.
 
-    complete: see mapping.Foreign. Raises ValueError for an unknown scheme or a file that is none of names, OSError when it is
-    not there.
+    complete: see mapping.Foreign. Raises ValueError for an unknown scheme or a file that is none of names, OSError without
+    the file.
     """
     if scheme is None:
         return plain.Meaning(read_names(names) if names else None, complete)
