@@ -5,6 +5,7 @@ A card counts; it names nobody: no case, no person, no path, no UID, no digest o
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,13 +21,11 @@ from LowDoseBMDLib.results import DISCLAIMER
 from .evaluation_report import MEANINGS, counted
 from .evaluation_subject import HELD_OUT, SYNTHESIS, TRAINED, UNKNOWN
 from .project import PROJECT_FILE, open_project
-from .score_files import SCORES
+from .score_files import CARD, SCORES
 from .training_log import BEST, read_json, read_log
 
 if TYPE_CHECKING:
     from .training_step import Trained
-
-CARD = "card.md"
 
 FEW_PEOPLE = 30
 """Fewer people than this say little about people in general (judgement)."""
@@ -129,9 +128,13 @@ def _limits(training: Mapping[str, Any], scores: Mapping[str, Any]) -> Iterator[
 # --- the text ----------------------------------------------------------------------------------------------
 
 def card_text(bundle: Bundle) -> str:
-    """The card as Markdown, from what bundle.json holds."""
-    parts = [f"# {bundle.name} {bundle.version}", INTENDED_USE.get(bundle.name, ""), DISCLAIMER,
-             "## Data", *_data(bundle.training), "## Training", _list(_course(bundle)), "## Scores", *_scores(bundle.scores),
+    """The card as Markdown, from what bundle.json holds; of a bundle that export_run has not made as it stands there."""
+    if "annotated_cases" in bundle.training:
+        told = ["## Data", *_data(bundle.training), "## Training", _list(_course(bundle)), "## Scores", *_scores(bundle.scores)]
+    else:
+        told = [part for title, record in (("Training", bundle.training), ("Scores", bundle.scores))
+                for part in (f"## {title}", "```\n" + json.dumps(dict(record), indent=1) + "\n```")]
+    parts = [f"# {bundle.name} {bundle.version}", INTENDED_USE.get(bundle.name, ""), DISCLAIMER, *told,
              "## Limits", _list(bundle.limits), "## Files", _list(_files(bundle))]
     return "\n\n".join(part for part in parts if part) + "\n"
 

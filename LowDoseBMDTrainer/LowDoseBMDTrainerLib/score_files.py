@@ -11,6 +11,9 @@ from typing import Any
 SCORES, PAGE = "scores.json", "evaluation.html"
 """Names of the files of an evaluation that are read again."""
 
+CARD = "card.md"
+"""What a bundle says of itself, with the scores of an evaluation, in its folder."""
+
 
 @dataclass(frozen=True)
 class StructureScores:

@@ -10,16 +10,13 @@ import qt
 import slicer
 from LowDoseBMDLib.bundle import user_models_folder
 from LowDoseBMDTrainerLib.runs import Run, Runs, RunState, free_name, task_of
-from LowDoseBMDTrainerLib.score_files import SCORES
+from LowDoseBMDTrainerLib.score_files import CARD, SCORES
 from LowDoseBMDTrainerLib.training_log import BEST
 from slicer.i18n import tr as _
 
 from .evaluate_section import EVALUATION
 from .run_words import scoreText
 from .section import TITLE, CommandSection, fillCombo, link, warningHtml
-
-CARD = "card.md"
-"""What a bundle says of itself, in its folder."""
 
 FIRST_VERSION = "0.1"
 FOLDER_SETTING = "LowDoseBMDTrainer/ExportFolder"

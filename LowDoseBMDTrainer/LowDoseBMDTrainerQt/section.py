@@ -29,8 +29,8 @@ PROGRESS_MS = 500
 class Section:
     """host: the panel, with ``project`` (or None), ``currentCase`` (or None), ``annotator``, ``say(text)``, ``listeners``.
 
-    form: name of the .ui file. frame: the empty frame that the form is put into; what it lies in may be folded. Nothing is
-    read while it is.
+    form: name of the .ui file. frame: the empty frame that the form is put into. fold: what the frame lies in; nothing is
+    read while it is folded.
     """
 
     FORM = ""
@@ -43,9 +43,9 @@ class Section:
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.widget)
         self._log = ""
-        self._fold = frame.parentWidget()
-        if hasattr(self._fold, "collapsed"):
-            self._fold.connect("contentsCollapsed(bool)", lambda _collapsed=False: self.update())
+        self.fold = frame.parentWidget()
+        if hasattr(self.fold, "collapsed"):
+            self.fold.connect("contentsCollapsed(bool)", lambda _collapsed=False: self.update())
         if hasattr(self.ui, "messageLabel"):
             self.ui.messageLabel.connect("linkActivated(QString)", self._onLink)
         host.listeners.append(self.update)
@@ -53,7 +53,7 @@ class Section:
     @property
     def shown(self) -> bool:
         """Whether the section is unfolded."""
-        return not bool(getattr(self._fold, "collapsed", False))
+        return not bool(getattr(self.fold, "collapsed", False))
 
     def update(self) -> None:
         """Show the host's project and case as they are now; nothing is read while the section is folded."""

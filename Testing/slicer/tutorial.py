@@ -34,8 +34,8 @@ def picture(name: str) -> None:
         slicer.util.mainWindow().grab().save(str(Path(PICTURES) / f"{name}.png"))
 
 
-def until(done: Callable[[], bool]) -> Iterator[float]:
-    end = time.monotonic() + LONGEST_WAIT_SECONDS
+def until(done: Callable[[], bool], seconds: float = LONGEST_WAIT_SECONDS) -> Iterator[float]:
+    end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end, "a step takes too long"
         yield 0.1
