@@ -21,7 +21,8 @@ from LowDoseBMDLib.files.atomic import write_whole
 from LowDoseBMDLib.inference import open_engine
 
 from .evaluation_subject import note_export
-from .model_card import CARD, card_text, limits_of, scores_of, training_of
+from .model_card import card_text, limits_of, scores_of, training_of
+from .score_files import CARD
 from .synthesis import CLIP_HU, SCALE_HU, TASKS
 from .training_log import BEST
 from .training_recipe import OUTPUTS, Recipe, arguments, build

@@ -21,7 +21,7 @@ from LowDoseBMDLib.results import DISCLAIMER
 from .evaluation_report import MEANINGS, counted
 from .evaluation_subject import HELD_OUT, SYNTHESIS, TRAINED, UNKNOWN
 from .project import PROJECT_FILE, open_project
-from .score_files import CARD, SCORES
+from .score_files import SCORES
 from .training_log import BEST, read_json, read_log
 
 if TYPE_CHECKING:
