@@ -36,6 +36,7 @@ class EvaluateSection(CommandSection):
         super().__init__(frame, host, "evaluateButton")
         self._runs: Runs | None = None
         self._names: list[str] = []
+        self._ready = False
         ui = self.ui
         prepareTable(ui.scoresTable, SCORE_WIDTHS, STRUCTURE)
         prepareTable(ui.worstTable, {CASE_COLUMN: 70}, WHY_COLUMN)
@@ -62,7 +63,7 @@ class EvaluateSection(CommandSection):
 
     def tick(self) -> None:
         super().tick()
-        self.ui.evaluateButton.enabled = self.process.running or bool(getattr(self, "_ready", False))
+        self.ui.evaluateButton.enabled = self.process.running or self._ready
         self.ui.modelsComboBox.enabled = self.ui.casesComboBox.enabled = not self.process.running
 
     def _fill(self) -> None:
