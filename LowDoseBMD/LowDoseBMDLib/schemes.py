@@ -59,14 +59,19 @@ _BODY = "body_"
 
 _VERTEBRA = re.compile(r"(?P<before>(?:vertebral |vertebrae? )?(?:body )?(?:of )?)(?P<part>c|th?|l) ?0?(?P<number>\d{1,2})"
                        r"(?P<after>(?: vertebral| vertebrae?)?(?: body)?)")
-_NOT_BONE = re.compile(r"cartilage|\bcord\b|\bcanal\b|\bdis[ck]s?\b|arter|\bvein|\bvena|muscle|nerve|lesion|fracture")
+_CHINESE_VERTEBRA = re.compile(r"(?P<part>[颈胸腰])椎?第?(?P<number>\d{1,2})椎?(?P<after>体)?")
+_CHINESE_ORDINAL = re.compile(r"第?(\d{1,2})([颈胸腰])椎")
+_CHINESE_PARTS = {"颈": "C", "胸": "T", "腰": "L"}
+_NOT_BONE = re.compile(r"cartilage|\bcord\b|\bcanal\b|\bdis[ck]s?\b|arter|\bvein|\bvena|muscle|nerve|lesion|fracture|"
+                       r"软骨|椎间盘|椎管|动脉|静脉|骨折|肌")
 _WORDS = (
-    (re.compile(r"clavic|collar ?bone"), "clavicles"),
-    (re.compile(r"scapula|shoulder ?blade"), "scapulae"),
-    (re.compile(r"\bribs?\b"), "ribs"),
-    (re.compile(r"\bvertebrae? s\d|sternum|manubrium|humer|\bhips?\b|pelvis|\bilium\b|sacrum|coccyx|femur|femora|skull"),
+    (re.compile(r"clavic|collar ?bone|锁骨"), "clavicles"),
+    (re.compile(r"scapula|shoulder ?blade|肩胛"), "scapulae"),
+    (re.compile(r"\bribs?\b|肋"), "ribs"),
+    (re.compile(r"\bvertebrae? s\d|sternum|manubrium|humer|\bhips?\b|pelvis|\bilium\b|sacrum|coccyx|femur|femora|skull"
+                r"|胸骨|肱骨|髋骨|髂骨|骶骨|尾骨|股骨|颅骨"),
      OTHER_BONES),
-    (re.compile(r"vertebra|spine\b|spinal column"), "vertebrae"),
+    (re.compile(r"vertebra|spine\b|spinal column|椎|脊柱"), "vertebrae"),
 )
 """Words by which a name is known, in the order in which they count."""
 
@@ -76,15 +81,17 @@ def structure_named(text: str) -> str | None:
 
     One vertebra gives its name (T12), its body body_<name>; ribs, clavicles, scapulae and the bones that are none of ours
     are joined under the names of the registry, which are understood themselves ("rib left 3": ribs; "Sternum": other_bones).
+    English, the Latin of the public sets, and Chinese are read.
     """
     plain = " ".join(re.sub(r"[\W_]+", " ", text).casefold().split())
     for structure in STRUCTURES.values():
         if plain in (structure.name.replace("_", " ").casefold(), structure.title.casefold()):
             return structure.name
-    match = _VERTEBRA.fullmatch(plain)
+    match = _VERTEBRA.fullmatch(plain) or _CHINESE_VERTEBRA.fullmatch(_CHINESE_ORDINAL.sub(r"\2\1", plain))
     if match:
-        name = f"{match['part'][0].upper()}{int(match['number'])}"
-        body = "body" in match["before"] or "body" in match["after"]
+        part = match["part"]
+        name = f"{_CHINESE_PARTS.get(part, part[0].upper())}{int(match['number'])}"
+        body = any(match.groupdict().get(place) and re.search("body|体", match[place]) for place in ("before", "after"))
         return None if name not in VERTEBRAE else _BODY + name if body else name
     if _NOT_BONE.search(plain):
         return None

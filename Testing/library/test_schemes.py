@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from LowDoseBMDLib.anatomy import STRUCTURES
 from LowDoseBMDLib.flags import Refusal
-from LowDoseBMDLib.schemes import SCHEMES, joined, read_scheme
+from LowDoseBMDLib.schemes import PUBLIC, SCHEMES, joined, read_scheme, structure_named
 
 
 def blocks(*labels: int) -> np.ndarray:
@@ -50,6 +50,31 @@ def test_our_own_labels_come_from_the_registry():
     assert list(anatomy.bodies) == ["L1"] and not anatomy.vertebrae
     assert set(anatomy.others) == {"psoas_left"} and set(anatomy.bones) == {"ribs"}
     assert set(SCHEMES["lowdosebmd"].values()) == set(STRUCTURES)
+
+
+@pytest.mark.parametrize(("text", "name"), [
+    ("Vertebrae", "vertebrae"), ("spine", "vertebrae"), ("T12", "T12"), ("th 12", "T12"), ("vertebrae_L1", "L1"),
+    ("L02 vertebra", "L2"), ("T13", "T13"), ("body_T12", "body_T12"), ("L1 vertebral body", "body_L1"),
+    ("vertebral body L2", "body_L2"), ("rib left 3", "ribs"), ("Rib_01", "ribs"), ("R Rib #4", "ribs"),
+    ("clavicula_left", "clavicles"), ("Right Clavicle", "clavicles"), ("SCAPULA (R)", "scapulae"),
+    ("Sternum", "other_bones"), ("hip_left", "other_bones"), ("vertebrae_S1", "other_bones"), ("Other bones", "other_bones"),
+    ("psoas_left", "psoas_left"), ("椎骨", "vertebrae"), ("胸12椎", "T12"), ("第1腰椎", "L1"), ("腰1椎体", "body_L1"),
+    ("胸椎12", "T12"), ("左侧第3肋骨", "ribs"), ("锁骨", "clavicles"), ("右肩胛骨", "scapulae"), ("胸骨", "other_bones"),
+    ("肋软骨", None), ("椎间盘", None), ("spinal cord", None), ("costal_cartilages", None), ("vertebral artery", None),
+    ("disc L1 L2", None), ("iliopsoas_left", None), ("C12", None), ("T1w", None),
+    ("Clear Label", None), ("", None), ("rib fracture", None), ("scribble", None)])
+def test_a_name_is_understood_however_it_is_written(text: str, name: str | None) -> None:
+    assert structure_named(text) == name
+
+
+def test_the_numbers_of_public_sets_are_whole() -> None:
+    """117 classes of TotalSegmentator's task, at numbers that its documentation gives; 24 ribs; C1 to L6 and T13."""
+    total = PUBLIC["totalsegmentator"]
+    assert len(set(total.values())) == 117 and list(total) == list(range(1, 118))
+    assert [total[n] for n in (1, 25, 26, 50, 51, 79, 91, 92, 104, 116, 117)] == [
+        "spleen", "sacrum", "vertebrae_S1", "vertebrae_C1", "heart", "spinal_cord", "skull", "rib_left_1", "rib_right_1",
+        "sternum", "costal_cartilages"]
+    assert sorted(PUBLIC["verse"]) == [*range(1, 26), 28] and sorted(PUBLIC["ribseg"]) == list(range(1, 25))
 
 
 def test_an_unknown_scheme_is_refused_with_the_known_ones():
