@@ -16,8 +16,8 @@ from .findings import LOOK, MUST, Finding
 from .raters import middle_voxel, point_of
 
 HOLE_MM3 = 50.0
-"""Smaller cavities are left by joints and by the steps of the grid: of those in the vertebrae of eight label maps all but
-three are smaller on a grid finer than 2.5 mm."""
+"""Smaller cavities are left by joints and by the steps of the grid: all but three of those in the vertebrae of eight label
+maps are smaller."""
 
 MOST_LISTED = 8
 """Findings of one kind in one structure, the largest; more are counted."""
