@@ -38,6 +38,9 @@ CENTRE_APART_MM = 14.0
 """Centres of neighbouring bodies are further apart than this (T1-T2 about 17 mm in small adults)."""
 
 
+SMOOTH_REACH_VOXELS = 8
+"""Beyond this the smoothed depth of a body is 0, on grids down to 1 mm."""
+
 ACROSS_MM = 70.0
 """Across the spine there is one body: a body cut flat by the end of a scan must not fall into a left and a right half."""
 
@@ -162,23 +165,30 @@ def _flooded(smooth_depth: np.ndarray, markers: np.ndarray) -> np.ndarray:
 
 def separate(chance: np.ndarray, grid: Geometry) -> tuple[np.ndarray, tuple[Body, ...]]:
     """Number the bodies in a probability map (k, j, i): (uint8 numbers, bodies from head to foot)."""
-    mask = ndimage.binary_opening(chance > 0.5)
-    spacing = grid.spacing_kji_mm
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
-    smooth = ndimage.gaussian_filter(depth, [2.0 / s for s in spacing])
-    markers = _centres(smooth, spacing)
-    flooded = _flooded(smooth, markers)
-    flooded = np.where(mask, flooded, 0)
+    numbers = np.zeros(chance.shape, np.uint8)
+    found = ndimage.find_objects((chance > 0.5).astype(np.uint8))
+    if not found:
+        return numbers, ()
+    box = tuple(slice(max(0, s.start - SMOOTH_REACH_VOXELS), s.stop + SMOOTH_REACH_VOXELS) for s in found[0])
+    part = grid.crop(tuple(s.start for s in box), chance[box].shape)
+    flooded = _divided(chance[box] > 0.5, part.spacing_kji_mm)
     volumes = np.bincount(flooded.ravel()) * grid.voxel_volume_mm3
     kept = [n for n in range(1, len(volumes)) if volumes[n] >= MIN_BODY_MM3]
-    centres = {n: grid.to_lps(np.array(ndimage.center_of_mass(flooded == n))) for n in kept}
+    middles = np.reshape(ndimage.center_of_mass(flooded > 0, flooded, kept), (-1, 3))
+    centres = dict(zip(kept, part.to_lps(middles), strict=True))
     ordered = sorted(kept, key=lambda n: -centres[n][2])
-    numbers = np.zeros(chance.shape, np.uint8)
-    bodies = []
-    for new, old in enumerate(ordered, start=1):
-        numbers[flooded == old] = new
-        bodies.append(Body(new, centres[old], float(volumes[old])))
-    return numbers, tuple(bodies)
+    new_number = np.zeros(len(volumes), np.uint8)
+    new_number[ordered] = np.arange(1, len(ordered) + 1)
+    numbers[box] = new_number[flooded]
+    return numbers, tuple(Body(new, centres[old], float(volumes[old])) for new, old in enumerate(ordered, start=1))
+
+
+def _divided(mask: np.ndarray, spacing_kji_mm: tuple[float, ...]) -> np.ndarray:
+    """uint8 numbers of the bodies in a region, 0 outside of them."""
+    mask = ndimage.binary_opening(mask)
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing_kji_mm)[1:-1, 1:-1, 1:-1]
+    smooth = ndimage.gaussian_filter(depth, [2.0 / s for s in spacing_kji_mm])
+    return np.where(mask, _flooded(smooth, _centres(smooth, spacing_kji_mm)), 0)
 
 
 def _centres(smooth_depth: np.ndarray, spacing_kji_mm: tuple[float, ...]) -> np.ndarray:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import struct
 import zlib
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,8 @@ _SHORT = "The file is shorter than its header says. Copy or export it again."
 _FAST = 1
 """Level of compression: files a tenth larger than at level 6, in a third of the time."""
 _GZIP = zlib.MAX_WBITS | 16
+_GZIP_END = struct.Struct("<II")
+"""Last in a gzip file: the checksum (CRC-32) of what it holds, and its length modulo 2^32 (RFC 1952, 2.3.1)."""
 _CHUNK_BYTES = 1 << 16
 """Unpacked at a time: 67 MB at most, whatever the file holds."""
 
@@ -71,15 +74,13 @@ def read_volume(path: Path) -> tuple[np.ndarray, Geometry]:
     if path.stat().st_size == 0:
         raise Refusal("truncated", "The file is empty. Copy or export it again.")
     refuse_wild_nrrd(path)
-    with ThreadPoolExecutor(1) as beside:  # to unpack a large file takes as long as to read it
-        length = beside.submit(_content_bytes, path)
-        try:
-            image = _read(path, length)
-        except RuntimeError as error:
-            if is_memory(error):
-                raise MemoryError(str(error)) from error
-            length.result()
-            raise _reading_failed(path, error) from error
+    try:
+        image = _read(path)
+    except RuntimeError as error:
+        if is_memory(error):
+            raise MemoryError(str(error)) from error
+        _content_bytes(path)
+        raise _reading_failed(path, error) from error
     refuse_shear(Geometry.from_image(image).direction)
     return sitk.GetArrayFromImage(image), Geometry.from_image(image)
 
@@ -95,8 +96,8 @@ def write_volume(path: Path, array: np.ndarray, geometry: Geometry) -> None:
         sitk.WriteImage(geometry.to_image(array), str(aside), useCompression=True, compressionLevel=_FAST)
 
 
-def _read(path: Path, length: Future[int]) -> SimpleITK.Image:
-    """length: of the file's content in bytes, once it is known. Raises RuntimeError for what ITK cannot read."""
+def _read(path: Path) -> SimpleITK.Image:
+    """Raises RuntimeError for what ITK cannot read."""
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
@@ -108,9 +109,9 @@ def _read(path: Path, length: Future[int]) -> SimpleITK.Image:
     image = reader.Execute()
     if reader.HasMetaDataKey("bitpix"):  # the NIfTI library fills what is missing with zeros, without an error
         voxels_bytes = math.prod(reader.GetSize()) * int(reader.GetMetaData("bitpix")) // 8
-        if length.result() < voxels_bytes + float(reader.GetMetaData("vox_offset")):
+        offset = int(float(reader.GetMetaData("vox_offset")))
+        if not _packed_as_read(path, offset, image) and _content_bytes(path) < offset + voxels_bytes:
             raise Refusal("truncated", _SHORT)
-    length.result()
     return _drop_unit_axes(image)
 
 
@@ -194,6 +195,25 @@ def _content_bytes(path: Path) -> int:
     if length is None:
         raise Refusal("truncated", "The compressed file ends too early or is damaged. Copy or export it again.")
     return length
+
+
+def _packed_as_read(path: Path, offset: int, image: SimpleITK.Image) -> bool:
+    """Whether a .gz ends with the checksum and length of its first ``offset`` bytes and the image's values: then all of it
+    was read as it was packed, and need not be unpacked again. False where values were scaled, or bytes were swapped.
+    """
+    import SimpleITK as sitk
+
+    if not path.name.lower().endswith(".gz"):
+        return False
+    values = sitk.GetArrayViewFromImage(image)
+    with path.open("rb") as file:
+        try:
+            start = zlib.decompressobj(_GZIP).decompress(file.read(offset + _CHUNK_BYTES), offset)
+        except zlib.error:
+            return False
+        file.seek(-len(_GZIP_END.pack(0, 0)), os.SEEK_END)
+        checksum, length = _GZIP_END.unpack(file.read())
+    return (zlib.crc32(values, zlib.crc32(start)), (len(start) + values.nbytes) % 2**32) == (checksum, length)
 
 
 def _unpacked_bytes(path: Path) -> int | None:
