@@ -6,6 +6,7 @@ import filecmp
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from .stack import stack_geometry
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+    from pydicom.tag import BaseTag
 
 logger = logging.getLogger(__name__)
 
@@ -110,13 +112,20 @@ def read_series(source: Path | Sequence[Path], series: str | None = None) -> Sta
 def source_files(source: Path | Sequence[Path], series_uid: str | None) -> list[Path]:
     """The files of the series that ``read_series`` took, in the order of their paths.
 
+    See source_series.
+    """
+    return sorted({plane.path for plane in source_series(source, series_uid).planes})
+
+
+def source_series(source: Path | Sequence[Path], series_uid: str | None) -> Series:
+    """The series that ``read_series`` took.
+
     source: the folder, or one DICOM file of it, that was read; or files among which those of the series are. series_uid: of
     the series; None takes the one that suits best, as ``read_series`` does. Raises Refusal when the series is not there.
     """
     if isinstance(source, Path):
         source = look_into(source if source.is_dir() else source.parent).files
-    chosen, _ = choose_series(group_planes(plane for file in source for plane in planes_of(Path(file))), series_uid)
-    return sorted({plane.path for plane in chosen.planes})
+    return choose_series(group_planes(plane for file in source for plane in planes_of(Path(file))), series_uid)[0]
 
 
 def _files_and_series(source: Path | Sequence[Path], series: str | None) -> tuple[Folder, str | None]:
@@ -218,13 +227,21 @@ def _header(path: Path, tags: Sequence[str] = HEADER_TAGS) -> Dataset | None:
     try:
         if not _claims_dicom(path):
             return None
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(tags))
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_numbered(tuple(tags)))
         for _ in header:  # values are made out of bytes when they are asked for: better here than where nobody expects it
             pass
         return header
     except damages() as error:
         logger.debug("a file is not readable as DICOM: %s", type(error).__name__)
         return None
+
+
+@cache
+def _numbered(names: tuple[str, ...]) -> list[BaseTag]:
+    """The tags of attributes: looked up once, not for every slice."""
+    from pydicom.tag import Tag
+
+    return [Tag(name) for name in names]
 
 
 def planes_of(path: Path) -> Iterator[Plane]:
@@ -271,8 +288,9 @@ def _plane(path: Path, header: Dataset, groups: dict[str, Dataset | None], frame
     def value(name: str) -> object:
         """The first filled value of an attribute, in the frame's groups before the file's header."""
         for dataset in (*groups.values(), header):
-            if dataset is not None and dataset.get(name) not in (None, ""):
-                return dataset[name].value
+            found = None if dataset is None else dataset.get(name)
+            if found not in (None, ""):
+                return found
         return None
 
     return Plane(

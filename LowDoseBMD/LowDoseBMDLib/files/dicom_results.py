@@ -9,8 +9,8 @@ from typing import Any
 
 from ..flags import Refusal
 from ..rois import Rois
-from .dicom import source_files
-from .dicom_source import DicomResultError
+from .dicom import source_series
+from .dicom_source import DicomResultError, SourceSeries, read_source
 
 log = logging.getLogger(__name__)
 
@@ -45,30 +45,30 @@ def _what_there_is(out: Path) -> str:
 def _write(out: Path, source: Path | Sequence[Path], rois: Rois, record: Mapping[str, Any]) -> None:
     """The segmentation, then the report, which refers to it; a failed segmentation is raised after the report is there."""
     _require_highdicom()
-    sources = _of_the_headers(lambda: source_files(source, record["acquisition"]["series_uid"]))
+    series = _of_the_headers(lambda: read_source(source_series(source, record["acquisition"]["series_uid"])))
     failed: DicomResultError | None = None
     segmentation = None
     if any(not mask.empty for mask in rois.masks.values()):
         try:
-            segmentation = _write_segmentation(out / SEGMENTATION, rois, sources)
+            segmentation = _write_segmentation(out / SEGMENTATION, rois, series)
         except DicomResultError as error:
             failed = error
-    _write_report(out / REPORT, record, sources, segmentation)
+    _write_report(out / REPORT, record, series, segmentation)
     if failed:
         raise failed
 
 
-def _write_segmentation(path: Path, rois: Rois, sources: list[Path]) -> Path:
+def _write_segmentation(path: Path, rois: Rois, series: SourceSeries) -> Path:
     from .dicom_seg import write_dicom_seg
 
-    _of_the_headers(lambda: write_dicom_seg(path, rois, sources))
+    _of_the_headers(lambda: write_dicom_seg(path, rois, series))
     return path
 
 
-def _write_report(path: Path, record: Mapping[str, Any], sources: list[Path], segmentation: Path | None) -> None:
+def _write_report(path: Path, record: Mapping[str, Any], series: SourceSeries, segmentation: Path | None) -> None:
     from .dicom_sr import write_dicom_sr
 
-    _of_the_headers(lambda: write_dicom_sr(path, record, sources, segmentation))
+    _of_the_headers(lambda: write_dicom_sr(path, record, series, segmentation))
 
 
 def _require_highdicom() -> None:

@@ -47,18 +47,18 @@ _WHITE = _XYZ_OF_RGB.sum(axis=1)
 _LINEAR_BELOW, _EPSILON, _KAPPA = 0.04045, 216 / 24389, 24389 / 27
 
 
-def write_dicom_seg(path: Path, rois: Rois, sources: Sequence[Path]) -> None:
+def write_dicom_seg(path: Path, rois: Rois, sources: Sequence[Path] | SourceSeries) -> None:
     """Write every region that is not empty as one binary DICOM Segmentation.
 
-    sources: the files of the series on which the regions lie (``source_files``); ``rois.geometry`` must be their grid up to
-    the order and direction of its axes. Voxels are assigned to the stored slices by position, never resampled; frames
+    sources: the series on which the regions lie, or its files (``source_files``); ``rois.geometry`` must be its grid up to
+    the order and direction of the axes. Voxels are assigned to the stored slices by position, never resampled; frames
     that hold nothing are left out; segments may overlap. The object belongs to the study of the sources and is a series of
     its own. The file appears whole or not at all.
 
     Raises DicomResultError when there is no region, when the sources do not fit the regions or cannot be referred to, and
     when highdicom is missing; OSError when the file cannot be written.
     """
-    source = read_source(sources, rois.geometry)
+    source = sources if isinstance(sources, SourceSeries) else read_source(sources, rois.geometry)
     masks = {name: mask_on_slices(rois.masks[name], rois.geometry, source.geometry)
              for name in STRUCTURES if name in rois.masks and not rois.masks[name].empty}
     masks = {name: mask for name, mask in masks.items() if not mask.empty}

@@ -96,14 +96,14 @@ def content_uid(*content: str | bytes | Iterable[str]) -> str:
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, digest.hexdigest()).int}"
 
 
-def read_source(sources: Sequence[Path], geometry: Geometry | None = None) -> SourceSeries:
-    """The slices among the files ``sources`` that make the grid ``geometry`` up to the order of its axes.
+def read_source(sources: Sequence[Path] | Series, geometry: Geometry | None = None) -> SourceSeries:
+    """The slices among the files or the series ``sources`` that make the grid ``geometry`` up to the order of its axes.
 
-    geometry None: the files must hold one stack of slices. Raises DicomResultError when no stack of the files
-    fits, or when their headers lack what a DICOM object that refers to them needs.
+    geometry None: they must hold one stack of slices. Raises DicomResultError when no stack of them fits, or when their
+    headers lack what a DICOM object that refers to them needs.
     """
-    stacks = [stack for series in group_planes(p for path in sources for p in planes_of(Path(path)))
-              if (stack := _stack(series))]
+    found = [sources] if isinstance(sources, Series) else group_planes(p for path in sources for p in planes_of(Path(path)))
+    stacks = [stack for series in found if (stack := _stack(series))]
     fitting = [stack for stack in stacks if geometry is None or axes_between(geometry, stack[1]) is not None]
     if not fitting:
         raise DicomResultError("The given slices are not those on which the regions lie. Give the folder "

@@ -58,10 +58,10 @@ COMMENT = Code("121106", "DCM", "Comment")
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 
 
-def write_dicom_sr(path: Path, record: Mapping[str, Any], sources: Sequence[Path], seg: Path | None) -> None:
+def write_dicom_sr(path: Path, record: Mapping[str, Any], sources: Sequence[Path] | SourceSeries, seg: Path | None) -> None:
     """Write a record as one Comprehensive 3D SR of the study that was measured.
 
-    record: content of measurement.json. sources: the files of the measured series. seg: the DICOM Segmentation of the same
+    record: content of measurement.json. sources: the measured series, or its files. seg: the DICOM Segmentation of the same
     measurement (``write_dicom_seg``); its segments are referred to; None leaves the references to the slices. A refused
     study gives a report too: without a mean, with the reasons. The document is VERIFIED, and names the reader, only when
     the record holds an accepting review. The file appears whole or not at all.
@@ -69,7 +69,7 @@ def write_dicom_sr(path: Path, record: Mapping[str, Any], sources: Sequence[Path
     Raises DicomResultError when the sources cannot be referred to or highdicom is missing; OSError when the file cannot be
     written.
     """
-    source = read_source(sources)
+    source = sources if isinstance(sources, SourceSeries) else read_source(sources)
     segments = stored_segments(seg) if seg else {}
     document = _document(record, source, segments, _segmentation_header(seg))
     with whole_file(Path(path)) as aside:
