@@ -27,7 +27,7 @@ from .files.atomic import whole_file, write_private
 from .files.studies import Study, find_studies
 from .inference import choose_engine
 from .manifest import Manifest
-from .pipeline import open_models
+from .pipeline import DETAILS, open_models
 from .report.overview import Overview, write_overview
 from .report.tables import csv_text
 from .results import RECORD_FILE, STORED_FILE
@@ -115,7 +115,12 @@ def _made_by(settings: Settings) -> dict[str, Any]:
     given = (settings.calibration or TwoPointCalibration(), *settings.calibrations)
     return {"version": __version__, "models": identities(load_models(settings.models)),
             "calibration": _digest([calibration_to_dict(each) for each in given]),
-            "settings": _digest([settings.erosion, settings.scheme])}
+            "settings": _digest([settings.erosion, settings.scheme, *_fast(settings)])}
+
+
+def _fast(settings: Settings) -> list[str]:
+    """Nothing for full detail: so results of before there was a choice count on."""
+    return [settings.detail] if settings.detail != DETAILS[0] else []
 
 
 def _digest(data: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,9 +44,9 @@ class Bones:
         """(k, j, i) probability of one bone class of anatomy.BONES."""
         return self.chance[BONES.index(name)]
 
-    def masks(self, geometry: Geometry) -> dict[str, Mask]:
-        """The bones that were found, drawn on a CT's grid."""
-        drawn = {name: draw_mask(self.of(name), self.geometry, geometry) for name in BONES}
+    def masks(self, geometry: Geometry, names: Collection[str] = BONES) -> dict[str, Mask]:
+        """Those of the named bones that were found, drawn on a CT's grid."""
+        drawn = {name: draw_mask(self.of(name), self.geometry, geometry) for name in BONES if name in names}
         return {name: mask for name, mask in drawn.items() if not mask.empty}
 
     def other_mask(self, geometry: Geometry) -> Mask:

@@ -21,7 +21,7 @@ from .cli_output import MEASURED, SOME_FAILED, UNUSABLE, line, passing, progress
 from .cli_web import add_web_options, web_studies
 from .failures import explain, is_full_disk, is_memory
 from .inference import DEVICES, ENGINES, Cancelled
-from .pipeline import EROSIONS
+from .pipeline import DETAILS, EROSIONS
 
 SCHEMES = ("totalsegmentator", "verse", "lowdosebmd")
 """Label values that are understood (schemes.py), the default first."""
@@ -108,6 +108,8 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibration", type=Path,
                         help="a site's calibration file, or a folder of them: each scan then takes the one for its scanner "
                              "and tube voltage; default: literature constants")
+    parser.add_argument("--detail", choices=DETAILS, default="full", help="fast: the same numbers, levels and flags; ribs, "
+                        "clavicles, scapulae and most pictures are left out")
     parser.add_argument("--engine", choices=ENGINES, default="auto")
     parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("--models", "--model-dir", type=Path, metavar="NAME_OR_FOLDER", help="a set of models: a folder "
@@ -180,7 +182,7 @@ def settings_from(options: argparse.Namespace) -> Any:
         raise ValueError(f"--models: {error}") from None
     return Settings(options.erosion, options.engine, options.device, getattr(options, "series", None), models, calibration,
                     getattr(options, "labels", None), getattr(options, "scheme", "totalsegmentator"),
-                    getattr(options, "rois", None), several)
+                    getattr(options, "rois", None), several, options.detail)
 
 
 def run_measure(options: argparse.Namespace) -> int:

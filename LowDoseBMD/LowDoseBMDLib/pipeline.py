@@ -32,6 +32,10 @@ from .vertebrae import assess_levels, trabecular_mask
 
 EROSIONS: tuple[str, ...] = ("physical", "paper", "voxels")
 
+DETAILS: tuple[str, ...] = ("full", "fast")
+"""How much is drawn. fast leaves out what no number rests on: the regions of ribs, clavicles and scapulae, and most
+pictures; every number, level and flag is that of full."""
+
 NEAR_LEVELS = ("T11", *LEVELS, "L3")
 """Levels that are measured and the neighbours beside which muscle and fat are looked for."""
 
@@ -96,8 +100,10 @@ class Skeleton:
     flags: tuple[Flag, ...] = ()
 
 
-def find_skeleton(ct: CTVolume, models: Models, watch: Stopwatch | None = None, other_bones: bool = False) -> Skeleton:
-    """Bones, vertebral bodies and their names, on the CT's grid. other_bones: bones that are not measured too.
+def find_skeleton(ct: CTVolume, models: Models, watch: Stopwatch | None = None, other_bones: bool = False,
+                  detail: str = "full") -> Skeleton:
+    """Bones, vertebral bodies and their names, on the CT's grid. other_bones: bones that are not measured too. detail: of
+    DETAILS.
 
     Raises flags.Refusal when there is no spine, inference.Cancelled when the progress callback asks.
     """
@@ -111,7 +117,8 @@ def find_skeleton(ct: CTVolume, models: Models, watch: Stopwatch | None = None, 
     with watch.stage("drawing regions"):
         bodies = {name: spine.mask(body, ct.geometry)
                   for name, body in zip(numbering.names, spine.bodies, strict=True) if name in DRAWN_LEVELS}
-        masks = {**bones.masks(ct.geometry), "vertebrae": spine.vertebrae(ct.geometry)}
+        beside = [name for name in BONES if name != "vertebrae"] if detail == "full" else ()
+        masks = {**bones.masks(ct.geometry, beside), "vertebrae": spine.vertebrae(ct.geometry)}
         if other_bones:
             masks[OTHER_BONES] = bones.other_mask(ct.geometry)
     keypoints = tuple(
@@ -120,12 +127,13 @@ def find_skeleton(ct: CTVolume, models: Models, watch: Stopwatch | None = None, 
     return Skeleton(masks, bodies, keypoints, numbering.flags)
 
 
-def propose_rois(ct: CTVolume, models: Models, erosion: str = "physical", watch: Stopwatch | None = None) -> Rois:
-    """All regions of a CT by the networks and geometry.
+def propose_rois(ct: CTVolume, models: Models, erosion: str = "physical", watch: Stopwatch | None = None,
+                 detail: str = "full") -> Rois:
+    """All regions of a CT by the networks and geometry. detail: of DETAILS.
 
     Raises flags.Refusal when there is no spine to measure, inference.Cancelled when the progress callback asks.
     """
-    found = find_skeleton(ct, models, watch)
+    found = find_skeleton(ct, models, watch, detail=detail)
     return _complete(ct, found.bodies, found.bones, found.keypoints, found.flags, erosion, watch=watch)
 
 

@@ -29,7 +29,7 @@ _PROVISIONAL = {"kvp": "other tube voltage than calibrated", "scanner": "other s
 
 
 def to_dict(measurement: Measurement, acquisition: Acquisition, software: Mapping[str, Any],
-            seconds: float | Mapping[str, float], reading: Reading = NOBODY) -> dict[str, Any]:
+            seconds: float | Mapping[str, float], reading: Reading = NOBODY, detail: str = "full") -> dict[str, Any]:
     """The content of measurement.json, schema version 1; null where a value is not known or not measured.
 
     Fields: schema_version; status (measured, refused); levels[]: name, complete, used, hu_mean, hu_sd,
@@ -39,7 +39,7 @@ def to_dict(measurement: Measurement, acquisition: Acquisition, software: Mappin
     structures[], hu_mean, hu_sd, hu_median, hu_se, volume_mm3, side_hu {structure: HU};
     mean_vbmd_mg_cm3, mean_vbmd_sd_mg_cm3, mean_vbmd_ci95, mean_of[]; category (normal, low_bone_mass,
     osteoporosis_range), category_provisional, p_below_80, limits_mg_cm3 [80, 120]; calibration: as in a
-    calibration file; erosion (physical, paper, voxels, edited); flags[]: code, severity (info, caution,
+    calibration file; erosion (physical, paper, voxels, edited); detail (full, fast); flags[]: code, severity (info, caution,
     limited, refused), sentence, level, position_lps_mm; acquisition: the fields of Acquisition; software: as
     given (versions, model hashes); seconds: as given; edited[]: what a reader changed, as in Rois.edited;
     automatic_mean_vbmd_mg_cm3: the mean before a reader's edits; review: null, or decision (accepted, rejected), reader,
@@ -63,6 +63,7 @@ def to_dict(measurement: Measurement, acquisition: Acquisition, software: Mappin
         "limits_mg_cm3": [OSTEOPOROSIS_BELOW_MG_CM3, NORMAL_ABOVE_MG_CM3],
         "calibration": calibration_to_dict(measurement.calibration),
         "erosion": measurement.erosion,
+        "detail": detail,
         "flags": [_flag_dict(flag) for flag in measurement.flags],
         "acquisition": _rounded(asdict(acquisition), 6),
         "software": _rounded(dict(software), 6),

@@ -30,6 +30,10 @@ for paper, which Slicer's window makes a PDF of."""
 STANDARD: tuple[str, ...] = ("html", "csv", "json", "segmentation", "figures", "dicom")
 """What the command line writes."""
 
+PICTURES: tuple[str, ...] = ("sagittal", "coronal", "axial_bone", "axial_tissue", "histogram")
+FAST_PICTURES: tuple[str, ...] = ("sagittal", "axial_tissue")
+"""Where levels and tissues were read: enough to see that nothing went wrong."""
+
 DICOM_NOT_WRITTEN = "dicom_not_written"
 """Code of the flag that says why there are no results in DICOM."""
 
@@ -41,9 +45,8 @@ STORED_FILE = "stored.json"
 RECORD_FILE, SEGMENTATION_FILE = "measurement.json", "segmentation.seg.nrrd"
 """The record is written last: where it lies, all else of the study does."""
 
-RESULTS: tuple[str, ...] = (RECORD_FILE, "measurement.csv", "report.html", "keypoints.mrk.json", "sagittal.png",
-                            "coronal.png", "axial_bone.png", "axial_tissue.png", "histogram.png", "segmentation.dcm",
-                            "report.dcm", STORED_FILE)
+RESULTS: tuple[str, ...] = (RECORD_FILE, "measurement.csv", "report.html", "keypoints.mrk.json",
+                            *(f"{name}.png" for name in PICTURES), "segmentation.dcm", "report.dcm", STORED_FILE)
 """What a study may have left in its folder: removed before new results, so that none of another run stands beside."""
 
 
@@ -94,12 +97,12 @@ def write_dicom(out: Path, source: Path | Sequence[Path], rois: Rois, record: di
 
 def write_results(out: Path, ct: CTVolume, rois: Rois, measurement: Measurement, record_of: Callable[[], dict[str, Any]],
                   watch: Stopwatch, formats: Collection[str] = STANDARD, given: Path | None = None,
-                  dicom: Path | Sequence[Path] = ()) -> dict[str, Any]:
+                  dicom: Path | Sequence[Path] = (), pictures: Collection[str] = PICTURES) -> dict[str, Any]:
     """Write all that is wanted of a measured study; returns the record as it was written.
 
     An earlier result goes only when the new one is whole: a disk that is full leaves ``out`` as it was. record_of: makes
     the record, once the regions and pictures are there. given: the segmentation file that was measured, which is left as it
-    is. dicom: the series or its files, for results in DICOM; none are written without.
+    is. dicom: the series or its files, for results in DICOM; none are written without. pictures: which of PICTURES.
     """
     from .report.figures import make_figures
 
@@ -110,7 +113,7 @@ def write_results(out: Path, ct: CTVolume, rois: Rois, measurement: Measurement,
                 write_regions(folder, rois, not _same_file(out / SEGMENTATION_FILE, given))
         if {"html", "figures", "print"} & set(formats):
             with watch.stage("pictures"):
-                figures = make_figures(ct, rois, measurement)
+                figures = make_figures(ct, rois, measurement, pictures)
         record = record_of()
         if "dicom" in formats and dicom:
             with watch.stage("DICOM files"):

@@ -23,7 +23,7 @@ from .inference import Progress, silent
 from .measurement import Measurement, measure
 from .pipeline import Models, Stopwatch, open_models, propose_rois, rois_from_labels, rois_from_masks
 from .record import to_dict
-from .results import software, write_refused, write_results
+from .results import FAST_PICTURES, PICTURES, software, write_refused, write_results
 from .rois import Rois
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Settings:
 
     calibration: for every scan. Without it a scan takes the one of ``calibrations`` for its scanner and voltage
     (calibration_match.best_match); without that the default two-point line, uncalibrated. labels and scheme: start from a
-    label map; rois: measure a segmentation file as it is; both None: the networks.
+    label map; rois: measure a segmentation file as it is; both None: the networks. detail: of pipeline.DETAILS.
     """
 
     erosion: str = "physical"
@@ -53,6 +53,7 @@ class Settings:
     scheme: str = "totalsegmentator"
     rois: Path | None = None
     calibrations: tuple[Calibration, ...] = ()
+    detail: str = "full"
 
     def calibration_for(self, acquisition: Acquisition) -> Calibration:
         """The calibration with which a scan is measured."""
@@ -112,7 +113,7 @@ def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: 
         with watch.stage("checking"):
             flags = check_ct(ct)
         if networks:
-            rois = propose_rois(ct, models, settings.erosion, watch)
+            rois = propose_rois(ct, models, settings.erosion, watch, settings.detail)
         else:
             rois = _given_rois(ct, settings, watch)
             _refuse_in_air(ct, rois)
@@ -128,8 +129,9 @@ def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: 
     with watch.stage("measuring"):
         measurement = measure(ct, rois, settings.calibration_for(ct.acquisition))
     return write_results(
-        out, ct, rois, measurement, lambda: to_dict(measurement, ct.acquisition, software(networks), _rounded(watch)), watch,
-        given=settings.rois, dicom=dicom or ())
+        out, ct, rois, measurement,
+        lambda: to_dict(measurement, ct.acquisition, software(networks), _rounded(watch), detail=settings.detail), watch,
+        given=settings.rois, dicom=dicom or (), pictures=PICTURES if settings.detail == "full" else FAST_PICTURES)
 
 
 def _refuse_unwritable(out: Path) -> None:
@@ -179,7 +181,7 @@ def _write_refused(out: Path, refusal: Refusal, acquisition: Acquisition, settin
         from .report.figures import make_figures
 
         figures = make_figures(ct, Rois(ct.geometry), bare)
-    record = to_dict(bare, acquisition, software({}), _rounded(watch))
+    record = to_dict(bare, acquisition, software({}), _rounded(watch), detail=settings.detail)
     write_refused(out, record, figures)
     return record
 

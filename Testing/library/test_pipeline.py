@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from LowDoseBMDLib.anatomy import BONES
 from LowDoseBMDLib.cli import main
+from LowDoseBMDLib.files.read import read_ct
+from LowDoseBMDLib.files.segmentation import load_segmentation
 from LowDoseBMDLib.phantom import PhantomSpec, make_phantom
 from LowDoseBMDLib.pipeline import open_models
 
@@ -131,6 +134,27 @@ def test_both_engines_measure_the_same(phantom_files, tmp_path):
                      "--device", "cpu"]) == 0
         values.append([level["vbmd_mg_cm3"] for level in _record(tmp_path / engine)["levels"]])
     np.testing.assert_allclose(values[0], values[1], atol=0.1)
+
+
+def _spoken(out: Path) -> dict:
+    """What a record says of the patient, not how it was made."""
+    return {name: value for name, value in _record(out).items() if name not in ("detail", "seconds", "software")}
+
+
+@pytest.mark.slow
+def test_fast_says_the_same_with_fewer_regions_and_pictures(phantom_files, tmp_path):
+    for detail in ("full", "fast"):
+        assert main(["measure", str(phantom_files / "ct.nii.gz"), "-o", str(tmp_path / detail), "--detail", detail]) == 0
+    full, fast = tmp_path / "full", tmp_path / "fast"
+    assert _spoken(fast) == _spoken(full)
+    assert (_record(full)["detail"], _record(fast)["detail"]) == ("full", "fast")
+    stored = {out: load_segmentation(out / "segmentation.seg.nrrd", read_ct(phantom_files / "ct.nii.gz").geometry).masks
+              for out in (full, fast)}
+    assert {"ribs", "scapulae"} <= stored[full].keys() - stored[fast].keys() <= set(BONES) - {"vertebrae"}
+    for name, mask in stored[fast].items():
+        assert np.array_equal(mask.voxels, stored[full][name].voxels), name
+    assert {path.name for path in full.iterdir()} - {path.name for path in fast.iterdir()} == {
+        "coronal.png", "axial_bone.png", "histogram.png"}
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ inside Slicer. Left of a coronal or axial picture is the patient's right, as on 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import numpy as np
 from ..anatomy import LEVELS, STRUCTURES
 from ..ctvolume import CTVolume
 from ..measurement import Measurement
+from ..results import PICTURES
 from ..rois import Mask, Rois
 from ..roistats import hu_inside
 
@@ -78,8 +79,10 @@ class _Picture:
         return max(self.size_mm[0] / WIDTH_INCHES, self.size_mm[1] / HEIGHT_INCHES)
 
 
-def make_figures(ct: CTVolume, rois: Rois, measurement: Measurement) -> dict[str, bytes]:
-    """PNG files by name: sagittal, coronal, and as far as there are regions axial_bone, axial_tissue, histogram.
+def make_figures(ct: CTVolume, rois: Rois, measurement: Measurement,
+                 wanted: Collection[str] = PICTURES) -> dict[str, bytes]:
+    """PNG files by name, those that are wanted: sagittal, coronal, and as far as there are regions axial_bone, axial_tissue,
+    histogram.
 
     Regions and keypoints that are missing are left out; without any, the cuts show the middle of the scan.
     """
@@ -92,8 +95,8 @@ def make_figures(ct: CTVolume, rois: Rois, measurement: Measurement) -> dict[str
     tissue_k = _tissue_slice(rois, _tissue_names(rois, measurement))
     if tissue_k is not None:
         pictures["axial_tissue"] = _axial(ct, rois, measurement, tissue_k, "muscle and fat")
-    figures = {name: _draw(picture) for name, picture in pictures.items()}
-    if any(level.measured for level in measurement.levels):
+    figures = {name: _draw(picture) for name, picture in pictures.items() if name in wanted}
+    if "histogram" in wanted and any(level.measured for level in measurement.levels):
         figures["histogram"] = _draw_histogram(ct, rois, measurement)
     return figures
 
