@@ -41,6 +41,8 @@ LINES = (LINE, DASHES, DASH_DOTS)
 TRAINING_COLOUR, VALIDATION_COLOUR = (110, 110, 110), (213, 94, 0)
 DOTS, NO_MARKER = vtkMRMLPlotSeriesNode.MarkerStyleCircle, vtkMRMLPlotSeriesNode.MarkerStyleNone
 """A validation is a measurement: its points are marked, and a single one is seen."""
+NO_LINE = vtkMRMLPlotSeriesNode.LineStyleNone
+"""VTK complains of a line of one point."""
 FEW_POINTS = 3
 """So few points of the training loss are marked too: a line of one point is not seen."""
 
@@ -120,8 +122,10 @@ def _update_loss(chart: vtkMRMLPlotChartNode, log: TrainingLog) -> None:
         _fill(chart, "validation", _VALIDATION, {"step": [entry.step for entry in log.validations],
                                                  "loss": [entry.loss for entry in log.validations]})
         part_of(chart, "loss of training").SetMarkerStyle(DOTS if len(log.points) <= FEW_POINTS else NO_MARKER)
-        drawn = (log.points, log.validations)
-        show_series(chart, [series.role for series, values in zip(_LOSS_SERIES, drawn, strict=True) if values])
+        drawn = dict(zip(_LOSS_SERIES, (log.points, log.validations), strict=True))
+        for series, values in drawn.items():
+            part_of(chart, series.role).SetLineStyle(series.line if len(values) > 1 else NO_LINE)
+        show_series(chart, [series.role for series, values in drawn.items() if values])
 
 
 def _update_scores(curves: Curves, log: TrainingLog) -> None:
@@ -131,8 +135,10 @@ def _update_scores(curves: Curves, log: TrainingLog) -> None:
         chart.SetYAxisTitle(_score_axis(log))
         columns = {name: [_score(entry, name) for entry in log.validations] for name in curves.names}
         _fill(chart, "scores", _score_columns(curves.names), {"step": [entry.step for entry in log.validations], **columns})
-        for name, values in columns.items():
-            part_of(chart, name).SetName(f"{name}, {_last(values, log)}")
+        for number, (name, values) in enumerate(columns.items()):
+            series = part_of(chart, name)
+            series.SetName(f"{name}, {_last(values, log)}")
+            series.SetLineStyle(LINES[number % len(LINES)] if len(values) > 1 else NO_LINE)
         show_series(chart, curves.names)
 
 

@@ -39,6 +39,15 @@ def section(name: str) -> Any:
     return found
 
 
+def look_at(widget: Any) -> None:
+    """Scroll the panel until a widget is seen."""
+    area = widget.parent()
+    while area is not None and area.className() != "QScrollArea":
+        area = area.parent()
+    if area is not None:
+        area.ensureWidgetVisible(widget)
+
+
 def make_project(folder: Path) -> None:
     """Two phantoms, completed with their true labels."""
     from LowDoseBMDLib.anatomy import BONES, LEVELS
@@ -83,7 +92,9 @@ def train() -> Iterator[float]:
     ui.nameLineEdit.text = "first"
     ui.startButton.click()
     assert part.process.running, ui.messageLabel.text
-    yield from until(lambda: "step" in ui.progressLabel.text, 60 * MINUTES + 600)
+    yield from until(lambda: "loss" in ui.progressLabel.text or not part.process.running, 60 * MINUTES + 600)
+    look_at(ui.lossButton)
+    yield 1.0
     picture("training")
     yield from until(lambda: not part.process.running, 60 * MINUTES + 600)
     yield 2.0
@@ -91,6 +102,7 @@ def train() -> Iterator[float]:
     titles = {node.GetTitle() for node in slicer.util.getNodesByClass("vtkMRMLPlotChartNode")}
     assert titles == {"first: loss", "first: Dice by class"}
     ui.scoresButton.click()
+    look_at(ui.lossButton)
     yield 1.0
     picture("trained")
 
@@ -102,6 +114,8 @@ def evaluate() -> Iterator[float]:
     yield 1.0
     assert part.ui.messageLabel.text == "" and part.ui.scoresTable.rowCount == 4
     assert "held out" in part.ui.factsLabel.text
+    look_at(part.ui.reportButton)
+    yield 0.5
     picture("evaluated")
 
 
@@ -113,6 +127,8 @@ def export() -> Iterator[float]:
     yield 1.0
     assert "site-a" in part.ui.resultLabel.text, part.ui.messageLabel.text
     assert "bones" in part.ui.cardBrowser.plainText
+    look_at(part.ui.cardBrowser)
+    yield 0.5
     picture("exported")
 
 
