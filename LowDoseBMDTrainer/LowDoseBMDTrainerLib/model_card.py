@@ -130,7 +130,8 @@ def _limits(training: Mapping[str, Any], scores: Mapping[str, Any]) -> Iterator[
 def card_text(bundle: Bundle) -> str:
     """The card as Markdown, from what bundle.json holds; of a bundle that export_run has not made as it stands there."""
     if "annotated_cases" in bundle.training:
-        told = ["## Data", *_data(bundle.training), "## Training", _list(_course(bundle)), "## Scores", *_scores(bundle.scores)]
+        told = ["## Data", *_data(bundle.training), "## Training", _list(_course(bundle)),
+                "## Scores", *_scores(bundle.scores)]
     else:
         told = [part for title, record in (("Training", bundle.training), ("Scores", bundle.scores))
                 for part in (f"## {title}", "```\n" + json.dumps(dict(record), indent=1) + "\n```")]

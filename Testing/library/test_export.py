@@ -19,7 +19,7 @@ from LowDoseBMDTrainerLib.cases import Labels, Status, fingerprint_of
 from LowDoseBMDTrainerLib.cli import main
 from LowDoseBMDTrainerLib.evaluation_subject import HELD_OUT, NEW, TRAINED, UNKNOWN, open_run, open_subject
 from LowDoseBMDTrainerLib.export import export_run
-from LowDoseBMDTrainerLib.model_card import limits_of
+from LowDoseBMDTrainerLib.model_card import card_text, limits_of
 from LowDoseBMDTrainerLib.project import Arrival, Project, create_project
 from LowDoseBMDTrainerLib.training_parallel import Ranks
 from LowDoseBMDTrainerLib.training_recipe import Recipe
@@ -137,6 +137,13 @@ def test_the_card_counts_and_names_its_limits(exported: dict[str, Bundle]) -> No
     assert any("Few data: 2" in sentence for sentence in bundle.limits)
     assert stat.S_IMODE((bundle.folder / "model.safetensors").stat().st_mode) == stat.S_IMODE(
         (bundle.folder / "bundle.json").stat().st_mode)
+
+
+@pytest.mark.parametrize("task", ["bones", "bodies", "keypoints"])
+def test_models_that_were_not_exported_here_have_a_card_too(task: str) -> None:
+    bundle = load_models()[task]
+    card = card_text(bundle)
+    assert "LIDC-IDRI-0001" in card and "not a medical device" in card and bundle.limits[0] in card
 
 
 @pytest.mark.parametrize(("groups", "words"), [
