@@ -96,6 +96,12 @@ class Speed:
     steps: np.ndarray | None = None
     least: np.ndarray | None = None
 
+    def part(self, window: tuple[slice, ...]) -> Speed:
+        """The speed in a window of its grid."""
+        if self.steps is None or self.least is None:
+            return Speed(self.still[window])
+        return Speed(self.still[window], self.steps[(slice(None), *window)], self.least[window])
+
     def towards(self, normals: Sequence[np.ndarray]) -> np.ndarray:
         """(k, j, i) float32 speed of a front that moves along the normals, three arrays of length 1 (or 0: nowhere)."""
         if self.steps is None or self.least is None:

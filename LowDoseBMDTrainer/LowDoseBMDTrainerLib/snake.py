@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from LowDoseBMDLib.geometry import Geometry, resample
+from scipy import ndimage
 
 from .presegmentation import Edges, Presegmentation, Speed, speed_image
 
@@ -26,6 +27,9 @@ STEP_ITERATIONS = 5
 
 TINY = 1e-6
 """Far from the front its function is flat and has no normal."""
+
+REACH_CUBES = 4
+"""So far from the front its function is computed: ITK's three layers and one for their slopes."""
 
 SETTLED_SHARE = 0.002
 """The front stands when, per iteration, less than this share of its own voxels changes sides. Judgement."""
@@ -99,7 +103,17 @@ class Snake:
 
     def mask(self, front: Front) -> np.ndarray:
         """(k, j, i) bool: the voxels of the box whose centres lie inside of the front."""
-        return _at_voxels(front.level, self.grid, self.box) < 0
+        inside = np.zeros(self.box.shape_kji, bool)
+        window = _window(front.inside, 2)
+        if window is None:
+            return inside
+        part = box_geometry(self.grid, window)
+        corners = self.box.to_kji(part.to_lps(np.array([(0, 0, 0), part.shape_kji])))
+        start = np.maximum(np.floor(corners[0]).astype(int), 0)
+        stop = np.minimum(np.ceil(corners[1]).astype(int), inside.shape)
+        there = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+        inside[there] = _at_voxels(front.level[window], part, box_geometry(self.box, there)) < 0
+        return inside
 
     def start(self, bubbles: Sequence[Bubble]) -> Front:
         """The front that is the union of the bubbles. A bubble takes at least the voxel in which its centre lies.
@@ -124,7 +138,9 @@ class Snake:
         inside = front.inside
         if not inside.any() or inside.all():
             return Front(front.level, front.iterations + iterations, 0, iterations)
-        level = self._moved(front.level, forces, iterations)
+        window = _window(inside, iterations + REACH_CUBES)
+        level = front.level.copy()
+        level[window] = self._moved(window, level[window], forces, iterations)
         return Front(level, front.iterations + iterations, int(np.count_nonzero((level < 0) != inside)), iterations)
 
     def run(self, front: Front, forces: Forces = Forces(), most_iterations: int = 500) -> Front:
@@ -136,7 +152,8 @@ class Snake:
                 break
         return front
 
-    def _moved(self, level: np.ndarray, forces: Forces, iterations: int) -> np.ndarray:
+    def _moved(self, window: tuple[slice, ...], level: np.ndarray, forces: Forces, iterations: int) -> np.ndarray:
+        """(k, j, i) the part of the front's function in a window of the grid, after the iterations."""
         import SimpleITK as sitk
 
         if self.at_edges:
@@ -151,15 +168,16 @@ class Snake:
         filter_.SetCurvatureScaling(forces.curvature_mm)
         filter_.SetMaximumRMSError(0.0)
         filter_.SetNumberOfIterations(iterations)
-        return sitk.GetArrayFromImage(filter_.Execute(self._image(level), self._image(self._speed_at(level))))
+        return sitk.GetArrayFromImage(filter_.Execute(self._image(level), self._image(self._speed_at(window, level))))
 
-    def _speed_at(self, level: np.ndarray) -> np.ndarray:
+    def _speed_at(self, window: tuple[slice, ...], level: np.ndarray) -> np.ndarray:
         """(k, j, i) float32; as the front moves outwards where the speed depends on it."""
-        if self.speed.steps is None:
-            return self.speed.still
+        speed = self.speed.part(window)
+        if speed.steps is None:
+            return speed.still
         slopes = np.gradient(level, *self.grid.spacing_kji_mm)
         length = np.maximum(np.sqrt(sum(slope * slope for slope in slopes)), TINY)
-        return self.speed.towards([slope / length for slope in slopes])
+        return speed.towards([slope / length for slope in slopes])
 
     def _image(self, array: np.ndarray) -> SimpleITK.Image:
         """With spacing only: ITK would turn the gradient of the edges into the patient's axes, but not the front's."""
@@ -188,6 +206,15 @@ def _at_voxels(array: np.ndarray, source: Geometry, target: Geometry) -> np.ndar
     """(k, j, i) float32 linear interpolation, beyond the outermost voxel centres their value."""
     padded = source.crop((-1, -1, -1), tuple(n + 2 for n in source.shape_kji))
     return resample(np.pad(array.astype(np.float32, copy=False), 1, mode="edge"), padded, target, outside=1.0)
+
+
+def _window(inside: np.ndarray, margin: int) -> tuple[slice, slice, slice] | None:
+    """The box of the cubes inside, wider by the margin; None when there are none."""
+    found = ndimage.find_objects(inside.view(np.uint8))
+    if not found:
+        return None
+    low, high = ([getattr(s, end) for s in found[0]] for end in ("start", "stop"))
+    return tuple(slice(max(0, a - margin), min(n, b + margin)) for a, b, n in zip(low, high, inside.shape, strict=True))
 
 
 def box_around(geometry: Geometry, bubbles: Sequence[Bubble], margin_mm: float) -> tuple[slice, slice, slice]:

@@ -52,11 +52,13 @@ TRAINER = Layer("the Trainer's library", LIGHT | {"torch", "LowDoseBMDLib", "Low
 TRAINER_SCENE = Layer("the Trainer's scene layer", SCENE.early | {"LowDoseBMDTrainerLib", "LowDoseBMDTrainerMRML"},
                       untouched=APPLICATION)
 TRAINER_WINDOW = Layer("the Trainer's window", WINDOW.early | {"LowDoseBMDTrainerLib", "LowDoseBMDTrainerMRML",
-                                                               "LowDoseBMDTrainerQt", "SegmentEditorEffects"}, WINDOW.late)
+                                                               "LowDoseBMDTrainerQt", "LowDoseBMDTrainerEffects",
+                                                               "SegmentEditorEffects"}, WINDOW.late)
 
 PACKAGES = {"LowDoseBMDLib": LIBRARY, "LowDoseBMDMRML": SCENE, "LowDoseBMDQt": WINDOW, "LowDoseBMD.py": WINDOW,
             "Scripts": SCRIPT, "LowDoseBMDTrainerLib": TRAINER, "LowDoseBMDTrainerMRML": TRAINER_SCENE,
-            "LowDoseBMDTrainerQt": TRAINER_WINDOW, "LowDoseBMDTrainer.py": TRAINER_WINDOW}
+            "LowDoseBMDTrainerQt": TRAINER_WINDOW, "LowDoseBMDTrainerEffects": TRAINER_WINDOW,
+            "LowDoseBMDTrainer.py": TRAINER_WINDOW}
 """By the first part of a file's path in its module folder. A new part must be given a layer here."""
 
 
