@@ -12,9 +12,9 @@ from LowDoseBMDLib.orientation import COARSE_MM, coarse_body
 from LowDoseBMDLib.rois import Mask
 from scipy import ndimage
 
-from .checks_shape import TOUCHING, title
+from .checks_shape import title
 from .findings import MUST, Finding
-from .raters import middle_voxel, point_of
+from .raters import TOUCHING, middle_voxel, point_of
 
 AIR_HU = -300.0
 """Between lung and soft tissue: no bone, and no marrow of pure fat, is below."""

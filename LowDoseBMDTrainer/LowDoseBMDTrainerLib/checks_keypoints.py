@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 from LowDoseBMDLib.anatomy import LEVELS
 from LowDoseBMDLib.geometry import Geometry
+from LowDoseBMDLib.levels import CERTAIN
 from LowDoseBMDLib.rois import NO_VOXELS, Keypoint, Mask
 from scipy import ndimage
 
@@ -51,6 +52,7 @@ def keypoint_findings(points: Sequence[Keypoint], masks: Mapping[str, Mask], geo
             inside[level] = kji
     wrong = list(_order(placed, inside))
     yield from wrong or _distances(placed)  # exchanged points are wrongly spaced too
+    yield from _unsure(points)
     for level, kji in inside.items():
         if not vertebrae.empty:
             yield from _middle(placed[level], kji, masks, geometry)
@@ -80,6 +82,16 @@ def _distances(placed: Mapping[str, Keypoint]) -> Iterator[Finding]:
                                                         strict=True))
             yield Finding("keypoint_missing", MUST, f"{LEVELS[LEVELS.index(upper) + 1]} has no keypoint, though {upper} and "
                           f"{lower} have.", between, LEVELS[LEVELS.index(upper) + 1])
+
+
+def _unsure(points: Sequence[Keypoint]) -> Iterator[Finding]:
+    """Levels that a model has named and is not certain of; a point that a person moved has no confidence any more. All
+    levels of a scan are named together, so that one sentence is enough."""
+    doubtful = [point for point in points if point.confidence is not None and point.confidence < CERTAIN]
+    if doubtful:
+        first = min(doubtful, key=lambda point: point.confidence)
+        yield Finding("level_uncertain", LOOK, f"The model is {100 * first.confidence:.0f} % certain that this is "
+                      f"{first.level}. Count the vertebrae.", first.position_lps_mm, first.level)
 
 
 def _middle(point: Keypoint, kji: np.ndarray, masks: Mapping[str, Mask], geometry: Geometry) -> Iterator[Finding]:

@@ -12,13 +12,11 @@ from LowDoseBMDLib.rois import NO_VOXELS, Mask
 from scipy import ndimage
 
 from .checks_image import Body
-from .checks_shape import TOUCHING, title
-from .checks_spine import Midline
+from .checks_shape import title
+from .checks_spine import PAIRED, Midline
 from .findings import LOOK, MUST, Finding
-from .raters import middle_voxel, point_of
+from .raters import TOUCHING, middle_voxel, point_of
 from .scores import cut_to_both
-
-PAIRED: tuple[str, ...] = ("clavicles", "scapulae", "ribs")
 
 PROCESS_MM = 65.0
 """Vertebrae reach less far to the side of the spine's midline: transverse processes of L3 to L5 end at 41 to 59 mm in eight

@@ -11,9 +11,9 @@ from LowDoseBMDLib.geometry import Geometry
 from LowDoseBMDLib.rois import Mask
 from scipy import ndimage
 
-from .checks_spine import Midline
+from .checks_spine import PAIRED, Midline
 from .findings import LOOK, MUST, Finding
-from .raters import middle_voxel, point_of
+from .raters import TOUCHING, middle_voxel, point_of
 
 HOLE_MM3 = 50.0
 """Smaller cavities are left by joints and by the steps of the grid: all but three of those in the vertebrae of eight label
@@ -22,14 +22,11 @@ maps are smaller."""
 MOST_LISTED = 8
 """Findings of one kind in one structure, the largest; more are counted."""
 
-TOUCHING = np.ones((3, 3, 3), bool)
-"""Voxels that meet at a corner belong together."""
-
 
 def title(name: str) -> str:
     """What a reader calls a structure, as part of a sentence: a vertebra's level keeps its capital letter."""
     text = STRUCTURES[name].title
-    return text if text[:2].isupper() or text[1:2].isdigit() else text[0].lower() + text[1:]
+    return text if text[1].isdigit() else text[0].lower() + text[1:]
 
 
 def islands(name: str, mask: Mask, geometry: Geometry) -> Iterator[Finding]:
@@ -80,20 +77,28 @@ def slice_gaps(name: str, mask: Mask, geometry: Geometry, midline: Midline | Non
 
     In vertebrae that is an error; between two ribs there may be such a slice.
     """
-    paired = STRUCTURES[name].group == "bone" and name in ("clavicles", "scapulae", "ribs")
-    if paired and midline is None:
+    if name in PAIRED and midline is None:
         return
-    sides = midline.sides(mask) if paired else {"": mask.voxels}
+    sides = midline.sides(mask) if name in PAIRED else {"": mask.voxels}
+    severity = LOOK if name == "ribs" else MUST
     for side, voxels in sides.items():
-        filled = voxels.any(axis=(1, 2))
-        rows = np.flatnonzero(filled)
-        for before, after in zip(rows, rows[1:], strict=False):
-            if after - before > 1:
-                first, last = mask.start_kji[0] + before + 2, mask.start_kji[0] + after  # counted from 1
-                middle = middle_voxel(voxels[before]) + np.array(mask.start_kji[1:])
-                place = point_of(geometry, np.array([(first + last) / 2 - 1, *middle]))
-                which = f"{side} {title(name)}".strip()
-                slices = f"Slice {first} holds" if first == last else f"Slices {first} to {last} hold"
-                yield Finding("slice_gap", LOOK if name == "ribs" else MUST, f"{slices} no {which}, though the slices "
-                              "next to them do. Draw or interpolate them." if first != last else
-                              f"{slices} no {which}, though the slices next to it do. Draw or interpolate it.", place, name)
+        which = f"{side} {title(name)}".strip()
+        gaps = list(_gaps(voxels))
+        for before, after in gaps[:MOST_LISTED]:
+            middle = middle_voxel(voxels[before]) + np.array(mask.start_kji[1:])
+            place = point_of(geometry, np.array([(before + after) / 2 + mask.start_kji[0], *middle]))
+            first, last = mask.start_kji[0] + before + 2, mask.start_kji[0] + after  # counted from 1
+            slices = f"Slice {first} holds" if first == last else f"Slices {first} to {last} hold"
+            yield Finding("slice_gap", severity, f"{slices} no {which}, though slices above and below do. Draw or "
+                          "interpolate them there.", place, name)
+        if len(gaps) > MOST_LISTED:
+            yield Finding("slice_gap", severity, f"{len(gaps) - MOST_LISTED} more gaps of {which} are not listed.", None,
+                          name)
+
+
+def _gaps(voxels: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Slices before and after each run of empty slices between others."""
+    rows = np.flatnonzero(voxels.any(axis=(1, 2)))
+    for before, after in zip(rows, rows[1:], strict=False):
+        if after - before > 1:
+            yield int(before), int(after)

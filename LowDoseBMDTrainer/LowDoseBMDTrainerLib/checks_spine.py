@@ -10,6 +10,9 @@ from LowDoseBMDLib.geometry import Geometry
 from LowDoseBMDLib.rois import Mask
 from scipy import ndimage
 
+PAIRED: tuple[str, ...] = ("clavicles", "scapulae", "ribs")
+"""Structures on both sides of the spine."""
+
 SMOOTH_MM = 40.0
 """The course is the running median over this length: more than one vertebra, so that a rib that was labelled vertebra does
 not bend it."""

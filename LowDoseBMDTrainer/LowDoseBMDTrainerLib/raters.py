@@ -25,7 +25,8 @@ structures."""
 MOST_SPOTS = 20
 """Places listed of one comparison, the largest first."""
 
-_TOUCHING = np.ones((3, 3, 3), bool)
+TOUCHING = np.ones((3, 3, 3), bool)
+"""Voxels that meet at a corner belong together."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def _beyond(own: np.ndarray, other: np.ndarray, start: np.ndarray, geometry: Geo
 def _spots(name: str, reader: int, far: _Far, geometry: Geometry) -> list[Spot]:
     if far.mask.empty:
         return []
-    pieces, _ = ndimage.label(far.mask.voxels, _TOUCHING)
+    pieces, _ = ndimage.label(far.mask.voxels, TOUCHING)
     found = []
     for number, box in enumerate(ndimage.find_objects(pieces), start=1):
         inside = pieces[box] == number

@@ -232,6 +232,14 @@ def test_keypoints_are_asked_for_where_vertebrae_are(drawn: Drawn) -> None:
     assert [(finding.code, finding.severity) for finding in drawn.check()] == [("no_keypoints", LOOK)]
 
 
+def test_a_level_that_the_model_doubts_is_asked_for_once(drawn: Drawn) -> None:
+    points = tuple(replace(point, confidence=0.7) for point in drawn.labels.keypoints)
+    finding, = check_case(replace(drawn.labels, keypoints=points), drawn.phantom.ct)
+    assert (finding.code, finding.severity) == ("level_uncertain", LOOK) and "70 % certain" in finding.sentence
+    certain = tuple(replace(point, confidence=0.97) for point in points)
+    assert check_case(replace(drawn.labels, keypoints=certain), drawn.phantom.ct) == ()
+
+
 def test_labels_of_another_ct_are_refused(drawn: Drawn) -> None:
     ct = drawn.phantom.ct
     other = CTVolume(ct.hu[1:], ct.geometry.crop((1, 0, 0), ct.hu[1:].shape))

@@ -311,11 +311,24 @@ def test_the_most_uncertain_is_next_or_the_first() -> None:
         waiting(CASES, "by colour")
 
 
-def test_what_one_has_begun_comes_first_for_him_only() -> None:
+def test_what_one_has_begun_comes_first_and_what_another_has_last() -> None:
     begun = a_case("9", 0.1, status=Status.IN_PROGRESS, annotator="AB")
-    assert next_case((*CASES, begun), annotator="AB").name == "9"
-    assert next_case((*CASES, begun), annotator="CD").name == "2"
-    assert next_case((*CASES, begun)).name == "9"
+    imported = a_case("8", 0.6, status=Status.IN_PROGRESS, annotator="import")
+    cases = (*CASES, begun, imported)
+    assert [case.name for case in waiting(cases, annotator="AB")] == ["9", "2", "8", "1", "3"]
+    assert [case.name for case in waiting(cases, annotator="CD")] == ["2", "8", "1", "3", "9"]
+    assert next_case(cases).name == "9"
+
+
+def test_cases_can_be_passed_over_one_by_one() -> None:
+    """Two that were begun must not send a person to and fro between them."""
+    cases = (*CASES, *(a_case(name, status=Status.IN_PROGRESS, annotator="AB") for name in ("8", "9")))
+    seen, after = [], ""
+    for _ in range(6):
+        after = next_case(cases, IN_ORDER, after, "AB").name
+        seen.append(after)
+    assert seen == ["8", "9", "1", "2", "3", "8"]
+    assert next_case(CASES[:1], after="1") is None, "the only one that is left is open"
 
 
 def test_uncertainty_in_a_word() -> None:
