@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 SAVE_SECONDS = 20.0
 """A checkpoint is written so often: no more than that is lost."""
 
-RECKONED = frozenset({"steps", "precision", "streams", "fresh"})
+RECKONED = frozenset({"steps", "validate_every", "precision", "streams", "fresh"})
 """Fields of a recipe that are reckoned when a run begins, and kept when it goes on elsewhere."""
 
 Event = dict[str, Any]
@@ -119,7 +119,7 @@ def _settled(run: Path, asked: Recipe, data: TrainingData, ranks: Ranks,
     recipe = replace(asked, precision=ranks.told(precision_of(ranks.device)), streams=max(asked.streams, ranks.world),
                      fresh=1 if synthetic else asked.batch)
     expected = ranks.told(expectation(recipe, data, ranks, workers))
-    recipe = replace(recipe, steps=expected.steps)
+    recipe = replace(recipe, steps=expected.steps, validate_every=expected.validate_every)
     threads = ranks.told(torch.get_num_threads())
     if ranks.first:
         record = {"recipe": record_of(recipe), "data": data.digests(), "notes": data.notes, "threads": threads,
@@ -132,8 +132,10 @@ def _refuse_another(run: Path, recipe: Recipe, asked: Recipe, digests: dict[str,
                     data: TrainingData) -> None:
     """Raises ValueError when the run in the folder is not the one that is asked for."""
     old, new = record_of(recipe), record_of(asked)
+    told = {"steps"} if not asked.minutes else set()
+    told |= {"validate_every"} if asked.validate_every else set()
     differs = [f"{name} {old[name]!r}, not {new[name]!r}" for name in old
-               if old[name] != new[name] and (name not in RECKONED or name == "steps" and not asked.minutes)]
+               if old[name] != new[name] and (name not in RECKONED or name in told)]
     if differs:
         raise ValueError(f"{run} holds another run ({'; '.join(differs)}). Give what it began with to go on with it, or "
                          "choose another folder.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from dataclasses import dataclass, replace
@@ -25,6 +26,9 @@ PROBE_STEPS, PROBE_SECONDS = 8, 8.0
 GRADIENTS = 2.5
 """Memory of a whole step in sizes of what the forward pass keeps: 1.6 to 2.4 was measured for the three tasks on a CPU."""
 
+VALIDATION_SHARE = 0.2
+"""Of the time of the steps, at most (judgement)."""
+
 COPIES = 5
 """The network, its gradients, its running mean and the two moments of the optimiser."""
 
@@ -32,13 +36,14 @@ COPIES = 5
 @dataclass(frozen=True)
 class Expectation:
     """What a run will need: seconds of training with its validations, memory in GB (10^9 bytes; on a GPU that of the GPU),
-    steps. step_seconds, validation_seconds: what one takes."""
+    steps. step_seconds, validation_seconds: what one takes. validate_every: steps between two validations."""
 
     seconds: float
     memory_gb: float
     steps: int
     step_seconds: float
     validation_seconds: float
+    validate_every: int
 
     @property
     def sentence(self) -> str:
@@ -55,11 +60,11 @@ def in_words(seconds: float) -> str:
 
 
 def expectation(recipe: Recipe, data: TrainingData, ranks: Ranks = Ranks("cpu"), workers: int = 1) -> Expectation:
-    """Measured by steps of a network that is thrown away. With ``recipe.minutes`` the steps are those that fit in.
+    """Measured by steps of a network that is thrown away. With ``recipe.minutes`` the steps are those that fit in; without
+    ``recipe.validate_every`` a run is validated so seldom that it costs at most VALIDATION_SHARE of the time.
 
     Raises ValueError when the memory that is free is not enough.
     """
-    began = time.monotonic()
     refuse_without_memory(recipe, ranks)
     state, loss_of = new_state(recipe, ranks), make_loss(recipe.task, len(OUTPUTS[recipe.task]), ranks.device)
     held = held_volumes(recipe, data)
@@ -67,27 +72,19 @@ def expectation(recipe: Recipe, data: TrainingData, ranks: Ranks = Ranks("cpu"),
     started = time.monotonic()
     validate(state.average.module, held[:1], recipe, loss_of, ranks.device)
     validation_seconds = (time.monotonic() - started) * len(held)
+    return schedule(recipe, step_seconds, validation_seconds, memory_gb)
+
+
+def schedule(recipe: Recipe, step_seconds: float, validation_seconds: float, memory_gb: float) -> Expectation:
+    """Steps and validations of a run whose steps and validations take so long."""
+    seldom = math.ceil(validation_seconds / (VALIDATION_SHARE * step_seconds))
     steps = recipe.steps
     if recipe.minutes:
-        left = max(0.0, 60 * recipe.minutes - (time.monotonic() - began))
-        steps = fitting_steps(recipe, left, step_seconds, validation_seconds)
-    seconds = _seconds(replace(recipe, steps=steps), step_seconds, validation_seconds)
-    return Expectation(seconds, memory_gb, steps, step_seconds, validation_seconds)
-
-
-def fitting_steps(recipe: Recipe, seconds: float, step_seconds: float, validation_seconds: float) -> int:
-    """The most steps that take no longer than ``seconds`` with their validations, one at least."""
-    low, high = 1, max(1, int(seconds / step_seconds))
-    while low < high:
-        middle = (low + high + 1) // 2
-        fits = _seconds(replace(recipe, steps=middle), step_seconds, validation_seconds) <= seconds
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return low
-
-
-def _seconds(recipe: Recipe, step_seconds: float, validation_seconds: float) -> float:
-    validations = -(-recipe.steps // recipe.validation_every)
-    return recipe.steps * step_seconds + validations * validation_seconds
+        every = recipe.validate_every or seldom
+        steps = max(1, int((60 * recipe.minutes - validation_seconds) / (step_seconds + validation_seconds / every)))
+    every = recipe.validate_every or min(steps, max(seldom, replace(recipe, steps=steps).validation_every))
+    seconds = steps * step_seconds + math.ceil(steps / every) * validation_seconds
+    return Expectation(seconds, memory_gb, steps, step_seconds, validation_seconds, every)
 
 
 def _probe(recipe: Recipe, data: TrainingData, state: State, ranks: Ranks, workers: int) -> tuple[float, float]:

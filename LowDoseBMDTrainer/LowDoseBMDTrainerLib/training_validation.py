@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from LowDoseBMDLib import bones, keypoints
 from LowDoseBMDLib.anatomy import LEVELS
 from LowDoseBMDLib.inference import STRIDE
-from LowDoseBMDLib.keypoints import MAX_TILE_KJI
 
 from .datasets import MOST_VALIDATION_CASES, VALIDATION_SAMPLES, CaseSource, Samples, TrainingData
 from .synthesis import normalise
@@ -74,12 +74,12 @@ def validate(network: torch.nn.Module, held: Sequence[Held], recipe: Recipe, los
 
 
 def predict(network: torch.nn.Module, image: torch.Tensor, recipe: Recipe, device: str) -> torch.Tensor:
-    """Logits (1, outputs, K, J, I) float32 of a volume: levels see it whole, where it is not too large; the others look
-    through windows of a sample's size."""
+    """Logits (1, outputs, K, J, I) float32 of a volume, through windows as large as those that measuring looks through: most
+    chests are seen whole."""
     from monai.inferers import sliding_window_inference
 
-    sides = tuple(min(m, -(-n // STRIDE) * STRIDE) for n, m in zip(image.shape[2:], MAX_TILE_KJI, strict=True))
-    windows = sides if recipe.task == "keypoints" else recipe.sample.shape_kji
+    largest = keypoints.MAX_TILE_KJI if recipe.task == "keypoints" else bones.MAX_TILE_KJI
+    windows = tuple(min(m, -(-n // STRIDE) * STRIDE) for n, m in zip(image.shape[2:], largest, strict=True))
     kind = torch.device(device).type
     with torch.autocast(kind, torch.bfloat16, enabled=recipe.precision == "bf16"):
         return sliding_window_inference(image.to(device), windows, 1, network, overlap=OVERLAP, mode="gaussian",
