@@ -137,7 +137,8 @@ def _open_onnx(bundle: Bundle) -> OnnxEngine:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
-    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False  # together with the kept memory it takes more of it, and no less time
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads leave the cores to others
     with _onnx_errors():
         session = onnxruntime.InferenceSession(str(bundle.folder / GRAPH), options, providers=["CPUExecutionProvider"])
     return OnnxEngine(bundle, session)
