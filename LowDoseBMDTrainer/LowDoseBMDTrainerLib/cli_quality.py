@@ -117,7 +117,7 @@ def run_check(options: argparse.Namespace) -> int:
     from .findings import MUST
     from .project import open_project
 
-    status = DONE
+    status, count = DONE, 0
     for case in chosen_cases(open_project(options.project), options.cases):
         passing(f"{case.name} ...")
         try:
@@ -129,6 +129,7 @@ def run_check(options: argparse.Namespace) -> int:
             found, problem = (), str(error)
         finally:
             passing("")
+        count += 1
         if problem or any(finding.severity == MUST for finding in found):
             status = SOME_FAILED
         if options.json:
@@ -137,6 +138,8 @@ def run_check(options: argparse.Namespace) -> int:
         say(f"{case.name}: {problem or (f'{len(found)} findings' if found else 'nothing found')}")
         for finding in found:
             say(typed(f"  {finding.severity}  {finding.sentence}{_place(finding.position_lps_mm)}"))
+    if not count and not options.json:
+        say("No case has labels yet.")
     return status
 
 

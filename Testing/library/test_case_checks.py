@@ -275,6 +275,9 @@ def test_check_command(drawn: Drawn, tmp_path: Path, capsys: pytest.CaptureFixtu
     row = json.loads(capsys.readouterr().out)
     assert (row["case"], row["problem"]) == ("0001", "")
     assert [finding["code"] for finding in row["findings"]] == ["keypoint_order"]
+    empty = create_project(tmp_path / "empty")
+    assert main(["check", str(empty.folder)]) == 0
+    assert capsys.readouterr().out == "No case has labels yet.\n"
     path.unlink()
     assert main(["check", str(faulty.folder), "0001"]) == 1
     assert "there is no CT" in capsys.readouterr().out
