@@ -38,6 +38,9 @@ PALE = 3 * 180
 LINES = (LINE, DASHES, DASH_DOTS)
 """Taken in turn, so that curves are told apart without colour too."""
 
+ROOM_FOR_LEGEND = 1.4
+"""Width of the chart of scores, in planned steps: the legend stands top right, where good scores would be."""
+
 TRAINING_COLOUR, VALIDATION_COLOUR = (110, 110, 110), (213, 94, 0)
 DOTS, NO_MARKER = vtkMRMLPlotSeriesNode.MarkerStyleCircle, vtkMRMLPlotSeriesNode.MarkerStyleNone
 """A validation is a measurement: its points are marked, and a single one is seen."""
@@ -133,6 +136,8 @@ def _update_scores(curves: Curves, log: TrainingLog) -> None:
     with one_change(chart):
         chart.SetTitle(f"{chart.GetName().removesuffix(': scores')}: {_score_title(log)}")
         chart.SetYAxisTitle(_score_axis(log))
+        chart.SetXAxisRangeAuto(False)
+        chart.SetXAxisRange(0.0, ROOM_FOR_LEGEND * max(log.steps, log.step, 1))
         columns = {name: [_score(entry, name) for entry in log.validations] for name in curves.names}
         _fill(chart, "scores", _score_columns(curves.names), {"step": [entry.step for entry in log.validations], **columns})
         for number, (name, values) in enumerate(columns.items()):

@@ -32,12 +32,12 @@ def dataHtml(cases: Sequence[Case]) -> str:
     done = completed(cases)
     lines = [_("<b>{cases} completed cases</b> of {patients} patients").format(
         cases=len(done), patients=len({case.patient for case in done}))]
-    maps = sum(map(hasAnatomy, cases))
-    if maps:
-        lines[0] += " · " + _("complete label maps for synthetic CTs: {count}").format(count=maps)
     synthetic = sum(case.synthetic for case in done)
     if synthetic:
-        lines[0] += " · " + _("synthetic among them: {count}").format(count=synthetic)
+        lines[0] += " " + _("({count} synthetic)").format(count=synthetic)
+    maps = sum(map(hasAnatomy, cases))
+    if maps:
+        lines[0] += " · " + _("label maps for synthetic CTs: {count}").format(count=maps)
     if 0 < len(done) < FEW_CASES:
         lines.append(warningHtml(_("Few cases: begin with LowDoseBMD's own network, and take no score for proof.")))
     return "<br>".join(lines)
