@@ -22,7 +22,7 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-PACKAGES = ("LowDoseBMDTrainerQt", "LowDoseBMDTrainerMRML", "LowDoseBMDTrainerLib")
+PACKAGES = ("LowDoseBMDTrainerEffects", "LowDoseBMDTrainerQt", "LowDoseBMDTrainerMRML", "LowDoseBMDTrainerLib")
 """What "Reload" reads anew besides this file."""
 
 
@@ -53,12 +53,14 @@ class LowDoseBMDTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         """Load the form and bind it; a sentence stands there when the program cannot be imported."""
         ScriptedLoadableModuleWidget.setup(self)
         try:
+            from LowDoseBMDTrainerEffects import registerEffects
             from LowDoseBMDTrainerQt.panel import Panel
         except ImportError as error:
             logging.exception("LowDoseBMD Trainer cannot be used")
             self.layout.addWidget(brokenLabel(error))
             self.layout.addStretch(1)
             return
+        registerEffects()  # before the form, whose Segment Editor offers the effects that are there
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/LowDoseBMDTrainer.ui"))
         self.layout.addWidget(uiWidget)
         self.ui = slicer.util.childWidgetVariables(uiWidget)

@@ -237,8 +237,8 @@ class Annotation:
         self.proposed = True
         self.background.run(lambda: writing.save_proposal(labels), lambda _nothing: None, self._onNotSaved)
 
-    def leave(self) -> None:
-        """Save the open case in the background, let others have it, and take it out of the scene."""
+    def leave(self, closing: bool = False) -> None:
+        """Save the open case in the background, let others have it, and take it out of the scene. closing: as in forget."""
         self.opening = ""
         if self.live is None:
             return
@@ -246,7 +246,7 @@ class Annotation:
         self._timer.stop()
         if self._writing is not None:
             self._saveAndRelease(self._writing, self.live.labels if self.unsaved else None, self.activity.take())
-        self.forget()
+        self.forget(closing)
 
     def _saveAndRelease(self, writing: Writing, labels: Labels | None, seconds: float) -> None:
         """labels: None when they are on the disk."""
@@ -271,15 +271,16 @@ class Annotation:
     def _release(self, lock: contextlib.ExitStack) -> None:
         self.background.run(lock.close, lambda _nothing: None, lambda error: logging.error("a lock stays: %s", error))
 
-    def forget(self) -> None:
-        """Nothing of the case is held any more, and nothing of it is left in the scene."""
+    def forget(self, closing: bool = False) -> None:
+        """Nothing of the case is held any more, and nothing of it is left in the scene. closing: the scene clears itself."""
         live, self.live, self.case, self._writing, self._onDisk = self.live, None, None, None, None
         self.readOnly = self.saved = self.reader = ""
         self._lock, self.proposed = contextlib.ExitStack(), False
         if live is not None:
             live.close()
+        self.tell()  # whoever holds the nodes lets go of them before they go
+        if live is not None and not closing:
             live.nodes.remove()
-        self.tell()
 
     def close(self) -> None:
         """The module goes: wait until everything is on the disk."""

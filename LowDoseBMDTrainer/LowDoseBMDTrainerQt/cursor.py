@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import qt
 import slicer
 from LowDoseBMDQt import views
+from LowDoseBMDQt.placing import INTERACTION_NODE
 
 AXIAL = "vtkMRMLSliceNodeRed"
+LEFT = int(qt.Qt.LeftButton)
 
 
 class Cursor:
@@ -36,7 +39,6 @@ class Cursor:
             self._observe(sliceNode, "ModifiedEvent", lambda *_arguments: self._onSlice())
         for interactor in _interactors():
             self._observe(interactor, "LeftButtonPressEvent", self._onPress)
-            self._observe(interactor, "LeftButtonReleaseEvent", self._onRelease)
 
     def stop(self) -> None:
         """Follow it no longer."""
@@ -54,17 +56,16 @@ class Cursor:
         position = [0.0, 0.0, 0.0]
         inside = crosshair.GetCursorPositionRAS(position)
         self._onMoved(tuple(position) if inside else None)
+        if self._pressed and not int(qt.QApplication.mouseButtons()) & LEFT:
+            self._pressed = False  # the view kept the release to itself
         if inside and self._pressed and self.jumping:
             self._jump(position)
 
     def _onPress(self, interactor: Any, _event: str) -> None:
-        self._pressed = True
         position = [0.0, 0.0, 0.0]
-        if self.jumping and not interactor.GetShiftKey() and _crosshair().GetCursorPositionRAS(position):
+        self._pressed = self.jumping and not interactor.GetShiftKey() and not _placing()
+        if self._pressed and _crosshair().GetCursorPositionRAS(position):
             self._jump(position)
-
-    def _onRelease(self, _interactor: Any, _event: str) -> None:
-        self._pressed = False
 
     def _jump(self, positionRas: list[float]) -> None:
         _crosshair().SetCrosshairRAS(positionRas)
@@ -97,6 +98,12 @@ def showSlice(positionRas: tuple[float, float, float]) -> None:
 
 def _crosshair() -> Any:
     return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+
+
+def _placing() -> bool:
+    """A click is waited for that places a point."""
+    interaction = slicer.mrmlScene.GetNodeByID(INTERACTION_NODE)
+    return interaction is not None and interaction.GetCurrentInteractionMode() == slicer.vtkMRMLInteractionNode.Place
 
 
 def _interactors() -> list[Any]:

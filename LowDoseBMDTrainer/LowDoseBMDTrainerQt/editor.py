@@ -49,14 +49,17 @@ class Editor:
         """Draw in these nodes of a case; None lets go of them."""
         if nodes is None and self.widget.mrmlSegmentEditorNode() is None:
             return
+        self.exit()
         self.node.SetSelectedSegmentID("")
-        self.widget.setActiveEffect(None)
         self.widget.setSegmentationNode(nodes.segmentation_node if nodes else None)
         self.widget.setSourceVolumeNode(nodes.volume_node if nodes else None)
+        if nodes:
+            self.enter()
 
     def enter(self) -> None:
-        """The module is shown."""
-        self.widget.setupViewObservations()
+        """The module is shown: the views listen to the effects while there is something to draw in."""
+        if self.widget.segmentationNode() is not None:
+            self.widget.setupViewObservations()
 
     def exit(self) -> None:
         """Another module is shown."""

@@ -13,6 +13,7 @@ import slicer
 from LowDoseBMDLib.anatomy import BONES, OTHER_BONES, STRUCTURES
 from LowDoseBMDLib.geometry import ras_point
 from LowDoseBMDQt import views
+from LowDoseBMDQt.correct import reveal
 from LowDoseBMDQt.session import defer
 from LowDoseBMDQt.shortcuts import Shortcuts
 from LowDoseBMDTrainerLib.case_checks import check_case
@@ -94,6 +95,8 @@ class Panel:
                   ui.predrawButton: self._onPredraw}
         for button, action in clicks.items():
             button.connect("clicked(bool)", lambda _checked=False, action=action: action())
+        for button in (ui.agreementButton, ui.trainButton, ui.evaluateButton, ui.exportButton):
+            button.connect("contentsCollapsed(bool)", lambda folded, button=button: folded or defer(lambda: reveal(button)))
         ui.annotatorLineEdit.connect("editingFinished()", self._onAnnotator)
         ui.reasonLineEdit.connect("returnPressed()", self._onFlagYes)
         ui.showCheckBox.connect("toggled(bool)", lambda _checked: self._showOpacity())
@@ -156,7 +159,7 @@ class Panel:
     def forgetScene(self) -> None:
         """Before the scene is closed: the case is saved and left."""
         self.keypoints.cancel()
-        self.annotation.leave()
+        self.annotation.leave(closing=True)
         self.editor.forgetScene()
 
     def close(self) -> None:
@@ -221,7 +224,7 @@ class Panel:
             return
         self.annotation.refresh()
         current = self.currentCase.name if self.currentCase is not None else ""
-        case = next_case(self.annotation.cases, self.ui.orderComboBox.currentData, current)
+        case = next_case(self.annotation.cases, self.ui.orderComboBox.currentData, current, self.annotator)
         if case is None:
             self.say(_("Every case is completed or flagged.") if self.annotation.cases else
                      _("The project has no cases yet: import some."))
@@ -433,11 +436,17 @@ class Panel:
         """Another case, or none, is shown from now on."""
         self._live = live
         self.keypoints.cancel()
-        self.editor.attach(live.nodes if live is not None else None)
+        self.editor.attach(None)
         self.ui.flagFrame.visible = False
         if live is None:
             self.tools.setLabel("")
             return
+        with slicer.util.RenderBlocker():
+            self._begin(live)
+
+    def _begin(self, live: Any) -> None:
+        """Views, tools and lists for a case that was opened."""
+        self.editor.attach(live.nodes)
         views.showFourUp()
         views.showVolume(live.nodes.volume_node)
         self.tools.fillOver(ANNOTATED)
@@ -459,8 +468,9 @@ class Panel:
         ui.nextButton.enabled = ui.orderComboBox.enabled = ui.importButton.enabled = opened
 
     def _showState(self) -> None:
-        lines = [_red(text) for text in (self.annotation.message, self._said) if text]
-        self.ui.stateLabel.text = "<br>".join([self._stateLine(), *lines])
+        problem = self.annotation.message
+        lines = (self._stateLine(), _red(problem) if problem else "", html.escape(self._said))
+        self.ui.stateLabel.text = "<br>".join(filter(None, lines))
 
     def _stateLine(self) -> str:
         annotation, case = self.annotation, self.annotation.case

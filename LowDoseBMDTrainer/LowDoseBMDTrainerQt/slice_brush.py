@@ -13,6 +13,9 @@ from LowDoseBMDTrainerMRML.painting import SQUARE, Brush
 AXES = {"Axial": 0, "Coronal": 1, "Sagittal": 2}
 """Across which axis of the CT a flat brush does not reach, by the orientation of a view."""
 
+PRIORITY = 10.0
+"""Of our observers; Slicer's own have 0."""
+
 OUTLINE_COLOUR = (1.0, 0.85, 0.2)
 CORNERS = 32
 """Of the outline of a round brush."""
@@ -55,8 +58,18 @@ class SliceBrush:
         self._outlines.append((view, actor))
         for event, action in (("LeftButtonPressEvent", self._onPress), ("MouseMoveEvent", self._onMove),
                               ("LeftButtonReleaseEvent", self._onRelease), ("LeaveEvent", self._onLeave)):
-            tag = interactor.AddObserver(event, lambda _caller, _event, action=action: action(view, node, actor))
-            self._observations.append((interactor, tag))
+            self._observe(interactor, event, lambda action=action: action(view, node, actor))
+
+    def _observe(self, interactor: Any, event: str, action: Callable[[], None]) -> None:
+        """Before the view's own tools, which hear nothing of a stroke: the one that takes a press keeps all that follows."""
+        def heard(_caller: Any, _event: str) -> None:
+            before = self._painting
+            action()
+            if before or self._painting:
+                interactor.GetCommand(tags[0]).SetAbortFlag(1)
+
+        tags = [interactor.AddObserver(event, heard, PRIORITY)]
+        self._observations.append((interactor, tags[0]))
 
     def _onPress(self, view: Any, node: Any, _actor: Any) -> None:
         interactor = view.interactor()

@@ -13,6 +13,9 @@ from slicer.i18n import tr as _
 NAME, STATUS, BY, DICE, UNCERTAIN = range(5)
 WIDTHS = {NAME: 70, BY: 70, DICE: 55, UNCERTAIN: 80}
 ROW_PIXELS = 22
+LEAST_ROWS, MOST_ROWS = 2, 6
+"""Rows that are seen at once; more are scrolled."""
+
 BROKEN = "#a11622"
 COLOURS = {Status.COMPLETED: "#1b7f3b", Status.IN_PROGRESS: "#b36b00", Status.FLAGGED: "#a11622"}
 
@@ -40,6 +43,8 @@ class Worklist:
             return
         if len(wanted) != len(self._shown):
             self._table.setRowCount(len(wanted))
+            rows = min(max(len(wanted), LEAST_ROWS), MOST_ROWS)
+            self._table.setFixedHeight(self._table.horizontalHeader().sizeHint.height() + rows * ROW_PIXELS + 4)
         for row, (each, before) in enumerate(zip(wanted, [*self._shown, *[None] * len(wanted)], strict=False)):
             if each != before:
                 self._showRow(row, *each)

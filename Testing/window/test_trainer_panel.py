@@ -297,6 +297,9 @@ def test_square_and_adaptive_brushes_paint_in_the_views(an_annotator: Annotator)
         view.interactor().InvokeEvent(event)
     assert [k for k, there in enumerate(an_annotator.live.slices_of("ribs")) if there] == [here]
     strokes = an_annotator.live.labels.masks["ribs"]
+    dabbed = strokes.voxels.shape[2] * 1.5  # mm
+    moved = 40 * _mmOfAPixel()
+    assert dabbed == pytest.approx(8.0 + moved, abs=3.0), "the brush paints along the way, not beyond the release"
     an_annotator.ui.undoButton.click()
     assert not an_annotator.live.can_undo, "press, drag and release are one step"
     an_annotator.ui.redoButton.click()
@@ -310,6 +313,11 @@ def test_square_and_adaptive_brushes_paint_in_the_views(an_annotator: Annotator)
     cursor.showSlice(an_annotator.live.slice_ras(here + 1))
     ui.copySliceButton.click()
     assert sum(an_annotator.live.slices_of("ribs")) == 2
+
+
+def _mmOfAPixel() -> float:
+    node = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+    return node.GetFieldOfView()[0] / node.GetDimensions()[0]
 
 
 def test_interpolating_shows_the_drawn_label_alone(an_annotator: Annotator) -> None:
