@@ -143,4 +143,4 @@ def _show(options: argparse.Namespace, found: Evaluation, record: dict[str, Any]
     if options.json:
         say(json.dumps({name: record[name] for name in ("title", "models", "by_exposure", "by_perturbation", "left_out")}))
     else:
-        say("\n".join(typed(sentence) for sentence in findings(found, summarise(found.rows)[0])))
+        say("\n".join(typed(sentence) for sentence in findings(found, *summarise(found.rows))))

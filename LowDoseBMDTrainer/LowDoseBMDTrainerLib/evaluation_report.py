@@ -143,14 +143,14 @@ def _page(found: Evaluation, groups: Sequence[GroupSummary], perturbed: Sequence
         "heading": list(found.subject.identities.values()),
         "synthetic": f"{counted(synthetic, 'synthetic case')} among these: scores there follow their generator's idea of a "
                      "person." if synthetic else "",
-        "findings": list(findings(found, groups)), "statements": list(STATEMENTS), "sections": sections,
+        "findings": list(findings(found, groups, perturbed)), "statements": list(STATEMENTS), "sections": sections,
         "left_out": [*found.left_out, *((row.case, row.problem) for row in found.rows if row.problem)],
         "pictures": [{"title": one.title, "caption": one.caption, "png": base64.b64encode(one.png).decode("ascii")}
                      for one in found.pictures],
     }
 
 
-def findings(found: Evaluation, groups: Sequence[GroupSummary]) -> Iterator[str]:
+def findings(found: Evaluation, groups: Sequence[GroupSummary], perturbed: Sequence[GroupSummary]) -> Iterator[str]:
     """What the numbers mean, the most important first."""
     if not groups:
         yield "No case could be scored."
@@ -170,6 +170,9 @@ def findings(found: Evaluation, groups: Sequence[GroupSummary]) -> Iterator[str]
                    + (f", the weakest structure {_title(worst.structure)}." if len(one.structures) > 1 else "."))
         if one.levels:
             yield f"{MEANINGS[one.name]}: {_levels_sentence(one.levels, one.patients)}"
+    wrong = [IN_WORDS[one.name] for one in perturbed if one.name != PLAIN and one.levels and one.levels.confident_wrong]
+    if wrong:
+        yield f"Under these perturbations a wrong level would have been measured without asking: {', '.join(wrong)}."
     missed = sum(row.problem != "" for row in found.scored)
     if missed:
         yield f"{counted(missed, 'scan')} could not be drawn at all; all that was to be found there counts as missed."
@@ -224,7 +227,7 @@ def _case_tables(rows: Sequence[CaseScores]) -> Iterator[dict[str, Any]]:
     ordered = sorted(plain_rows, key=lambda row: (EXPOSURES.index(row.exposure), row.case))
     names = _names(score.structure for row in ordered for score in row.structures)
     if names:
-        yield _grid(("case", "in training", *(f"Dice {_title(name)}" for name in names), "worst HD95, mm"),
+        yield _grid(("case", "in training", *(f"Dice {_short(name)}" for name in names), "worst HD95, mm"),
                     [(row.case, _marks(row), *_by_name(row, names), _worst_distance(row)) for row in ordered], texts=(1,))
     levels = list(dict.fromkeys(score.level for row in ordered for score in row.keypoints))
     if levels:
@@ -266,8 +269,9 @@ def _perturbed_table(groups: Sequence[GroupSummary]) -> dict[str, Any]:
         rows.append((IN_WORDS.get(one.name, "as it is"), one.cases, *(number(medians.get(name), 3) for name in names),
                      f"{levels.identified} of {levels.vertebrae}" if levels else NO_VALUE,
                      f"{levels.confident_wrong} of {levels.confident}" if levels else NO_VALUE))
-    return _grid(("perturbation", "cases", *(f"Dice {_title(name)}, median" for name in names), "levels identified",
-                  "confident and wrong"), rows, note="CT and truth are changed together. All cases, trained on or not.")
+    return _grid(("perturbation", "cases", *(_short(name) for name in names), "levels identified", "confident and wrong"),
+                 rows, note="Median Dice of each structure. CT and truth are changed together. All cases, trained on or "
+                 "not; confident: levels that would be measured without asking.")
 
 
 def _grid(header: Sequence[str], rows: Sequence[Sequence[Any]], note: str = "", texts: Sequence[int] = ()) -> dict[str, Any]:
@@ -277,6 +281,10 @@ def _grid(header: Sequence[str], rows: Sequence[Sequence[Any]], note: str = "", 
 def _title(name: str) -> str:
     title = STRUCTURES[name].title
     return title if title.startswith(("T1", "L1", "L2")) else title.lower()
+
+
+def _short(name: str) -> str:
+    return _title(name).replace(" vertebral", "")
 
 
 def counted(number_of: int, one: str, many: str = "") -> str:

@@ -364,7 +364,16 @@ def test_the_report_is_written_and_says_what_was_trained_on(tmp_path: Path) -> N
 @pytest.mark.parametrize(("exposure", "sentence"), [(UNKNOWN, "It is not known"), (NEW, "Cases that were not trained on")])
 def test_findings_begin_with_what_the_scores_are_worth(exposure: str, sentence: str) -> None:
     found = an_evaluation(exposure)
-    assert next(findings(found, summarise(found.rows)[0])).startswith(sentence)
+    assert next(findings(found, *summarise(found.rows))).startswith(sentence)
+
+
+def test_a_confident_wrong_level_under_a_perturbation_is_a_finding() -> None:
+    found = an_evaluation(NEW)
+    wrong = replace(row("0001", 0.9, right=False), perturbation="scale")
+    rows = (row("0001", 0.9), wrong, replace(row("0001", 0.9), perturbation="noise"))
+    said = list(findings(replace(found, rows=rows), *summarise(rows)))
+    assert "without asking: 0.85 of the size." in said[-1]
+    assert not any("wrong level" in sentence for sentence in findings(replace(found, rows=rows[::2]), *summarise(rows[::2])))
 
 
 # --- the command -------------------------------------------------------------------------------------------
