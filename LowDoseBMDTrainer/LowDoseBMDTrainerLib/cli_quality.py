@@ -79,36 +79,22 @@ def run_compare(options: argparse.Namespace) -> int:
     """Compare every two readings of the cases, and write the report."""
     from .compare_files import PAGE
     from .project import open_project
-    from .raters_pictures import draw_pair
-    from .raters_project import pairs_of
-    from .raters_report import Agreement, summary_lines, write_comparison
+    from .raters_project import summarise
+    from .raters_report import compare_cases, summary_lines
 
     project = open_project(options.project)
-    pairs, pictures, left_out, broken = [], [], [], False
-    for case in chosen_cases(project, options.case):
-        passing(f"{case.name} ...")
-        try:
-            found = list(pairs_of(case)) if not case.problem else []
-            ct = read_image(case) if found else None
-        except ValueError as error:
-            passing("")
-            say(f"{case.name}: {error}")
-            left_out.append((case.name, str(error)))
-            broken = True
-            continue
-        if not found:
-            left_out.append((case.name, case.problem or "only one person has drawn it, or nobody"))
-        pairs += found
-        pictures += [draw_pair(ct, pair) for pair in found]
+    found = compare_cases(project.title, chosen_cases(project, options.case), options.out,
+                          lambda name: passing(f"{name} ..."))
     passing("")
-    if not pairs:
+    for name, why in found.unreadable:
+        say(f"{name}: {why}")
+    if not found.pairs:
         say("No case has been drawn by two people. A second reading comes into a project in the window, or with: "
             f"lowdosebmd-train reading {options.project} CASE FILE --reader WHO")
         return SOME_FAILED
-    record = write_comparison(Agreement(project.title, tuple(pairs), tuple(pictures), tuple(left_out)), options.out)
-    say(summary_lines(record))
+    say(summary_lines(summarise(found.pairs)))
     say(f"Report: {options.out / PAGE}")
-    return SOME_FAILED if broken else DONE
+    return SOME_FAILED if found.unreadable else DONE
 
 
 def run_check(options: argparse.Namespace) -> int:

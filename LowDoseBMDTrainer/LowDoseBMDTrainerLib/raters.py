@@ -45,13 +45,14 @@ class Spot:
     than the longest side of a voxel: one voxel more or less at a border is none.
 
     reader: 0 or 1, who drew it. reach_mm: how far its farthest voxel lies from the other's region; infinite where the
-    other drew none. position_lps_mm: a voxel of it near its middle.
+    other drew none. slice, position_lps_mm: k index, from 0, and place of a voxel of it near its middle.
     """
 
     structure: str
     reader: int
     volume_mm3: float
     reach_mm: float
+    slice: int
     position_lps_mm: tuple[float, float, float]
 
 
@@ -188,7 +189,7 @@ def _spots(name: str, reader: int, far: _Far, geometry: Geometry) -> list[Spot]:
         inside = pieces[box] == number
         middle = middle_voxel(inside) + [part.start for part in box] + far.mask.start_kji
         found.append(Spot(name, reader, np.count_nonzero(inside) * geometry.voxel_volume_mm3,
-                          float(far.distance_mm[box][inside].max()), point_of(geometry, middle)))
+                          float(far.distance_mm[box][inside].max()), int(middle[0]), point_of(geometry, middle)))
     return found
 
 

@@ -46,14 +46,15 @@ def draw_pair(ct: CTVolume, pair: Pair) -> tuple[View, ...]:
     views = [_front(ct, found.beyond, box),
              _axial(ct, pair, found.worst_slice, box[1:], "worst_slice", "Slice with most disagreement", "")]
     if found.spots:
-        k, around = _around(found.spots[0], ct)
-        views.append(_axial(ct, pair, k, around, "largest_spot", "Largest spot", f"{spot_sentence(found.spots[0], pair)} "))
+        spot = found.spots[0]
+        views.append(_axial(ct, pair, spot.slice, _around(spot, ct), "largest_spot", "Largest spot",
+                            f"{spot_sentence(spot, pair.readers)} "))
     return tuple(views)
 
 
-def spot_sentence(spot: Spot, pair: Pair) -> str:
+def spot_sentence(spot: Spot, readers: tuple[str, str]) -> str:
     """A spot in words."""
-    who, other = pair.readers[spot.reader], pair.readers[1 - spot.reader]
+    who, other = readers[spot.reader], readers[1 - spot.reader]
     where = f"up to {spot.reach_mm:.0f} mm beyond {other}" if math.isfinite(spot.reach_mm) else f"none by {other}"
     return f"{spot.volume_mm3 / 1000:.2f} cm³ of {STRUCTURES[spot.structure].title.lower()} by {who}, {where}."
 
@@ -72,11 +73,11 @@ def _span(middle: float, length_mm: float, spacing_mm: float, size: int) -> slic
     return slice(max(0, math.floor(middle - half)), min(size, math.ceil(middle + half)))
 
 
-def _around(spot: Spot, ct: CTVolume) -> tuple[int, tuple[slice, slice]]:
-    """Slice of a spot, and rows and columns round it."""
+def _around(spot: Spot, ct: CTVolume) -> tuple[slice, slice]:
+    """Rows and columns round a spot."""
     kji = ct.geometry.to_kji(np.array(spot.position_lps_mm))
-    spans = [_span(kji[axis], SPOT_SIDE_MM, ct.geometry.spacing_kji_mm[axis], ct.hu.shape[axis]) for axis in (1, 2)]
-    return round(kji[0]), (spans[0], spans[1])
+    rows, columns = (_span(kji[axis], SPOT_SIDE_MM, ct.geometry.spacing_kji_mm[axis], ct.hu.shape[axis]) for axis in (1, 2))
+    return rows, columns
 
 
 def _axial(ct: CTVolume, pair: Pair, k: int, box: tuple[slice, slice], name: str, title: str, text: str) -> View:

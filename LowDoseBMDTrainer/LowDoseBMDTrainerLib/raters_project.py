@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 
+import numpy as np
 from LowDoseBMDLib.anatomy import LEVELS, STRUCTURES
 
 from .cases import Case, Labels, read_labels, readers_of
-from .raters import Comparison, compare_readings
+from .raters import DIFFERENT, ONLY_FIRST, ONLY_SECOND, Comparison, Spot, StructureAgreement, compare_readings
 
 TRUTH = "labels"
 """What the labels of a case are called that nobody has signed."""
@@ -25,6 +26,25 @@ class Pair:
     readers: tuple[str, str]
     readings: tuple[Labels, Labels]
     comparison: Comparison
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What is kept of a pair: its numbers. disagreement_cm3: volume of each value of the map of disagreement. The other
+    fields are those of raters.Comparison."""
+
+    case: str
+    readers: tuple[str, str]
+    structures: tuple[StructureAgreement, ...]
+    keypoint_mm: Mapping[str, float]
+    disagreement_cm3: Mapping[int, float]
+    worst_slice: int | None
+    worst_lps_mm: tuple[float, float, float] | None
+    spots: tuple[Spot, ...]
+
+    @property
+    def spots_mm3(self) -> float:
+        return sum(spot.volume_mm3 for spot in self.spots)
 
 
 @dataclass(frozen=True)
@@ -78,24 +98,34 @@ def pairs_of(case: Case) -> Iterator[Pair]:
         yield Pair(case.name, (first, second), (a, b), compare_readings(a, b))
 
 
-def summarise(pairs: Sequence[Pair]) -> tuple[PairSummary, ...]:
+def numbers_of(pair: Pair) -> Compared:
+    """The numbers of a pair, without the regions that they come from."""
+    found = pair.comparison
+    counts = np.bincount(found.disagreement.voxels.ravel(), minlength=DIFFERENT + 1)
+    volumes = {value: float(counts[value] * found.geometry.voxel_volume_mm3 / 1000.0)
+               for value in (ONLY_FIRST, ONLY_SECOND, DIFFERENT)}
+    return Compared(pair.case, pair.readers, found.structures, found.keypoint_mm, volumes, found.worst_slice,
+                    found.worst_lps_mm, found.spots)
+
+
+def summarise(pairs: Sequence[Compared]) -> tuple[PairSummary, ...]:
     """One summary per pair of annotators, in whichever order they stand in a case."""
-    groups: dict[frozenset[str], list[Pair]] = {}
+    groups: dict[frozenset[str], list[Compared]] = {}
     for pair in pairs:
         groups.setdefault(frozenset(pair.readers), []).append(pair)
     return tuple(_summary(group) for group in groups.values())
 
 
-def _summary(group: Sequence[Pair]) -> PairSummary:
-    found = [pair.comparison for pair in group]
-    structures = tuple(_structure(name, found) for name in STRUCTURES if any(one.structure(name) for one in found))
-    points = tuple(_point(level, [one.keypoint_mm for one in found]) for level in LEVELS
-                   if any(level in one.keypoint_mm for one in found))
-    return PairSummary(group[0].readers, tuple(pair.case for pair in group), structures, points)
+def _summary(group: Sequence[Compared]) -> PairSummary:
+    rows = [row for one in group for row in one.structures]
+    structures = tuple(_structure(name, [row for row in rows if row.name == name]) for name in STRUCTURES
+                       if any(row.name == name for row in rows))
+    points = tuple(_point(level, [one.keypoint_mm for one in group]) for level in LEVELS
+                   if any(level in one.keypoint_mm for one in group))
+    return PairSummary(group[0].readers, tuple(one.case for one in group), structures, points)
 
 
-def _structure(name: str, found: Sequence[Comparison]) -> StructureSummary:
-    rows = [row for one in found if (row := one.structure(name))]
+def _structure(name: str, rows: Sequence[StructureAgreement]) -> StructureSummary:
     both = [row.surface for row in rows if math.isfinite(row.surface.mean_mm)]
     return StructureSummary(name, len(rows), len(both), fmean(row.dice for row in rows),
                             *(fmean(getattr(score, field) for score in both) if both else None

@@ -14,12 +14,13 @@ import SimpleITK as sitk
 from LowDoseBMDLib.ctvolume import CTVolume
 from LowDoseBMDLib.geometry import Geometry
 from LowDoseBMDLib.rois import NO_VOXELS, Keypoint, Mask
+from LowDoseBMDTrainerLib import raters_report
 from LowDoseBMDTrainerLib.cases import Labels, open_for_writing
 from LowDoseBMDTrainerLib.cli import main
 from LowDoseBMDTrainerLib.compare_files import read_pairs
 from LowDoseBMDTrainerLib.project import Arrival, Project, create_project
 from LowDoseBMDTrainerLib.raters import DIFFERENT, ONLY_FIRST, ONLY_SECOND, compare_readings
-from LowDoseBMDTrainerLib.raters_project import pairs_of, summarise
+from LowDoseBMDTrainerLib.raters_project import numbers_of, pairs_of, summarise
 
 SHAPE_KJI = (24, 30, 40)
 SPACING_IJK_MM = (1.0, 2.0, 4.0)
@@ -75,7 +76,7 @@ def test_a_spot_is_only_what_lies_beyond_a_voxel() -> None:
     """A rib 10 columns longer: the first four columns lie within the 4 mm that slices are apart of the other's end."""
     found = compare_readings(drawn(ribs=box((5, 5, 5), (2, 3, 20))), drawn(ribs=box((5, 5, 5), (2, 3, 10))))
     spot, = found.spots
-    assert (spot.structure, spot.reader) == ("ribs", 0)
+    assert (spot.structure, spot.reader, spot.slice in (5, 6)) == ("ribs", 0, True)
     assert spot.volume_mm3 == pytest.approx(2 * 3 * 6 * 8.0)
     assert spot.reach_mm == pytest.approx(10.0)
     inside = np.rint(geometry().to_kji(np.array(spot.position_lps_mm))).astype(int)
@@ -142,7 +143,8 @@ def a_project(tmp_path: Path) -> Project:
         path = tmp_path / f"ct{number}.nii.gz"
         sitk.WriteImage(geometry().to_image(ct.hu), str(path))
         points = (Keypoint("L1", (-5.0, -10.0, -350.0 + number)),)
-        case = project.add(path, arrival=Arrival(labels=drawn(points, ribs=mine), annotator=owner))
+        labels = drawn(points, ribs=mine)
+        case = project.add(path, arrival=Arrival(labels=labels, annotator=owner, synthetic=number == 1))
         if reader:
             with open_for_writing(case, reader) as writing:
                 writing.save_reading(reader, drawn((Keypoint("L1", (-5.0, -10.0, -353.0)),), ribs=theirs))
@@ -152,7 +154,7 @@ def a_project(tmp_path: Path) -> Project:
 def test_pairs_are_joined_whoever_has_the_labels(a_project: Project) -> None:
     pairs = [pair for case in a_project.cases() for pair in pairs_of(case)]
     assert [(pair.case, pair.readers) for pair in pairs] == [("0001", ("AB", "CD")), ("0002", ("CD", "AB"))]
-    summary, = summarise(pairs)
+    summary, = summarise([numbers_of(pair) for pair in pairs])
     assert summary.cases == ("0001", "0002")
     ribs, = summary.structures
     assert (ribs.cases, ribs.both) == (2, 2)
@@ -173,11 +175,21 @@ def test_compare_command_writes_a_report(a_project: Project, tmp_path: Path, cap
     assert [(row["case"], row["name"], row["dice"]) for row in rows if row["dice"]] == [
         ("0001", "ribs", "0.9"), ("0002", "ribs", "0.6667")]
     page = (out / "compare.html").read_text(encoding="utf-8")
+    assert "Synthetic CTs, no patients: 0002." in page
     assert page.count("data:image/png") == 2 + 3, "two pictures of the first case, and its largest spot in the second"
     for pair, compared in zip(record["pairs"], read_pairs(out), strict=True):
         map_ = sitk.GetArrayFromImage(sitk.ReadImage(str(compared.map)))
         assert np.count_nonzero(map_ == ONLY_FIRST) * 0.008 == pytest.approx(pair["disagreement_cm3"]["only_first"])
         assert compared.readers == tuple(pair["readers"])
+
+
+def test_only_those_that_differ_most_have_pictures(a_project: Project, tmp_path: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raters_report, "PICTURED", 1)
+    found = raters_report.compare_cases("", a_project.cases(), tmp_path / "out", lambda _name: None)
+    assert [len(views) for views in found.pictures.values()] == [3] and list(found.pictures) == [1]
+    assert (tmp_path / "out" / "compare.html").read_text(encoding="utf-8").count("data:image/png") == 3
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
 
 
 def test_compare_says_what_to_do_without_a_second_reading(a_project: Project, tmp_path: Path,
