@@ -135,14 +135,14 @@ def _write_map(path: Path, pair: Pair) -> None:
 def to_record(found: Agreement, summaries: Sequence[PairSummary]) -> dict[str, Any]:
     """The content of compare.json, schema version 1; null where there is no number or a distance is infinite.
 
-    Fields: schema_version; software; title; synthetic (cases); map_values {value: meaning}; summaries[]: raters_project.PairSummary; pairs[]:
-    case, readers, structures[] (raters.StructureAgreement), keypoint_mm {level: mm}, disagreement_cm3 {only_first,
-    only_second, different}, worst_slice (from 0), worst_lps_mm, spots[] (raters.Spot; reader: 0 or 1), map (file);
-    left_out[]: case, why.
+    Fields: schema_version; software; title; synthetic (cases); map_values {value: meaning}; summaries[]:
+    raters_project.PairSummary; pairs[]: raters_project.Compared with disagreement_cm3 {only_first, only_second, different}
+    and map (file); left_out[]: case, why.
     """
     return plain({
         "schema_version": SCHEMA_VERSION, "software": {"name": "LowDoseBMDTrainer", "version": __version__},
-        "title": found.title, "synthetic": found.synthetic, "summaries": summaries, "pairs": [_pair_record(pair) for pair in found.pairs],
+        "title": found.title, "synthetic": found.synthetic, "summaries": summaries,
+        "pairs": [_pair_record(pair) for pair in found.pairs],
         "map_values": {str(ONLY_FIRST): "only the first reader", str(ONLY_SECOND): "only the second reader",
                        str(DIFFERENT): "both, as different structures"},
         "left_out": [{"case": case, "why": why} for case, why in (*found.left_out, *found.unreadable)]})
