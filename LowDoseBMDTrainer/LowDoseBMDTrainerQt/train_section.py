@@ -36,7 +36,7 @@ EMBEDDED, SCRATCH = "embedded", "none"
 """Starts of ``lowdosebmd-train train``, besides folders."""
 
 SMALLER_SAMPLES = (96, 64)
-"""Sides in voxels: a step then takes a half to an eighth of the time."""
+"""Sides in voxels; the time of a step follows their cube."""
 
 FOLLOW_MS = 1000
 
@@ -97,7 +97,8 @@ class TrainSection(CommandSection):
             self.ui.dataLabel.text = _("Open a project first.")
             return
         if self._runs is None or self._runs.folder != project.runs_folder:
-            self._runs, self._listed, self._started = Runs(project.runs_folder), (), None
+            self._runs, self._listed = Runs(project.runs_folder), ()
+            fillTable(self.ui.runsTable, [])
             self._forgetCurves()
         self._cases = project.cases()
         self.ui.dataLabel.text = dataHtml(self._cases)

@@ -194,6 +194,17 @@ def test_a_training_goes_on_without_the_window_and_is_found_again(section, offer
     second.until(lambda: rows(second.ui.runsTable)[0][2] == "cancelled")
 
 
+def test_a_training_of_another_project_can_still_be_ended(training, offer) -> None:
+    offer(train=[["log", START], ["log", STEP], ["wait stop"]])
+    training.ui.startButton.click()
+    training.until(lambda: "step 50" in training.ui.progressLabel.text)
+    training.host.project = create_project(training.project.folder.with_name("other"))
+    training.host.tell()
+    assert training.ui.startButton.text == "Cancel, keep the best" and training.ui.runsTable.rowCount == 0
+    training.ui.startButton.click()
+    training.until(lambda: not training.part.process.running)
+
+
 def test_an_interrupted_run_goes_on_with_the_command_that_began_it(training, offer) -> None:
     offer(train=[["log", START], ["log", STEP], ["exit", 137]])
     training.ui.nameLineEdit.text = "broken"
