@@ -57,10 +57,12 @@ class SnakeScene:
         self.front_node.GetSegmentation().GetSegment(FRONT).SetColor(*colour)
 
     def close(self) -> None:
-        """Take all its nodes out of the scene."""
+        """Take all its nodes, and what displays them, out of the scene."""
         for node in (self.roi_node, self.front_node, self.speed_node):
             if node is not None and node.GetScene() is self._scene:
-                self._scene.RemoveNode(node)
+                displays = [node.GetNthDisplayNode(n) for n in range(node.GetNumberOfDisplayNodes())]
+                for part in (node, *displays):
+                    self._scene.RemoveNode(part)
 
     # --- where it may go ---------------------------------------------------------------------------------------
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import enum
+import importlib
 import logging
+import sys
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
+from vtk.util.numpy_support import vtk_to_numpy
 
+from slicer_adapter import pythonqt
 from slicer_adapter.mrml_widgets import SCENE_SIGNAL, SceneObserver, qMRMLWidget, qSlicerWidget
 from slicer_adapter.standins import standin, stored
 
@@ -21,10 +28,16 @@ class qSlicerSegmentEditorAbstractEffect(QtCore.QObject):  # noqa: N801
     name = stored(str, "name", "")
     title = stored(str, "title", "")
 
-    def __init__(self, editor: qMRMLSegmentEditorWidget, name: str) -> None:
+    def __init__(self, editor: qMRMLSegmentEditorWidget | None, name: str) -> None:
         super().__init__(editor)
         self._editor = editor
         self.name = self.title = name
+
+    def activate(self) -> None:
+        """The editor turns it on."""
+
+    def deactivate(self) -> None:
+        """The editor turns it off."""
 
     def parameterSetNode(self) -> Any:
         return self._editor.mrmlSegmentEditorNode()
@@ -58,9 +71,94 @@ class qSlicerSegmentEditorAbstractEffect(QtCore.QObject):  # noqa: N801
         self._editor.saveStateForUndo()
 
 
+registered: list[Any] = []
+"""Scripted effects, in the order in which they were registered; the session forgets them."""
+
+
+@standin("slicer")
+class qSlicerSegmentEditorEffectFactory(QtCore.QObject):  # noqa: N801
+    """Where effects are registered, by their names."""
+
+    @staticmethod
+    def instance() -> Any:
+        return qSlicerSegmentEditorEffectFactory()
+
+    def registerEffect(self, effect: Any) -> bool:
+        if any(other.name == effect.name for other in registered):
+            return False
+        registered.append(effect)
+        return True
+
+
+@standin("slicer")
+class qSlicerSegmentEditorScriptedEffect(qSlicerSegmentEditorAbstractEffect):  # noqa: N801
+    """An effect written in Python: its class has the name of its file, and is looked for in the package of its folder."""
+
+    ConfirmationResult = enum.Enum("ConfirmationResult", "NotConfirmed ConfirmedWithoutDialog ConfirmedWithDialog", start=0)
+    ModificationMode = enum.Enum("ModificationMode", "ModificationModeSet ModificationModeAdd ModificationModeRemove "
+                                 "ModificationModeRemoveAll", start=0)
+    NotConfirmed, ConfirmedWithoutDialog, ConfirmedWithDialog = ConfirmationResult
+    ModificationModeSet, ModificationModeAdd, ModificationModeRemove, ModificationModeRemoveAll = ModificationMode
+
+    def __init__(self, parent: QtCore.QObject | None = None) -> None:
+        super().__init__(None, "UnnamedScriptedEffect")
+        self._script: Any = None
+
+    def setPythonSource(self, path: str) -> bool:
+        package, name = Path(path).parent.name, Path(path).stem
+        script = getattr(sys.modules.get(package) or importlib.import_module(package), name)
+        self._script = script(pythonqt.wrap(self))
+        return True
+
+    def self(self) -> Any:
+        return self._script
+
+    def activate(self) -> None:
+        self._script.activate()
+
+    def deactivate(self) -> None:
+        self._script.deactivate()
+
+    def addOptionsWidget(self, widget: Any) -> None:
+        self._editor.findChild(QtWidgets.QFrame, "OptionsGroupBox").layout().addWidget(pythonqt.unwrap(widget))
+
+    def confirmCurrentSegmentVisible(self) -> int:
+        return self.ConfirmedWithoutDialog.value
+
+    def modifySelectedSegmentByLabelmap(self, labelmap: Any, mode: int) -> None:
+        """Adds to the selected segment; both lie on voxels of one grid. The editor's mask is no part of the imitation."""
+        if mode != self.ModificationModeAdd.value:
+            raise NotImplementedError(f"modification mode {mode}")
+        node = self.parameterSetNode()
+        segment = node.GetSegmentationNode().GetSegmentation().GetSegment(node.GetSelectedSegmentID())
+        old = segment.GetRepresentation("Binary labelmap")
+        merged = slicer.vtkOrientedImageData()
+        merged.DeepCopy(labelmap)
+        if old is not None and old.GetNumberOfPoints():
+            ends = [(old.GetExtent()[n], labelmap.GetExtent()[n]) for n in range(6)]
+            merged.SetExtent([max(pair) if n % 2 else min(pair) for n, pair in enumerate(ends)])
+            merged.AllocateScalars(labelmap.GetScalarType(), 1)
+            _voxels(merged)[...] = 0
+            for image in (old, labelmap):
+                _part(merged, image)[...] |= _voxels(image) != 0
+        segment.AddRepresentation("Binary labelmap", merged)
+        node.GetSegmentationNode().GetSegmentation().InvokeEvent(
+            slicer.vtkSegmentation.SourceRepresentationModified, node.GetSelectedSegmentID())
+
+
+def _voxels(image: Any) -> np.ndarray:
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+
+
+def _part(whole: Any, image: Any) -> np.ndarray:
+    """Where an image lies in another that holds it."""
+    low, size = np.array(image.GetExtent())[::2] - np.array(whole.GetExtent())[::2], image.GetDimensions()
+    return _voxels(whole)[tuple(slice(int(a), int(a) + n) for a, n in zip(low[::-1], size[::-1], strict=True))]
+
+
 @standin("slicer")
 class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
-    """The Segment Editor: segment list, effects, undo. Its effects do nothing; a test edits the segment itself."""
+    """The Segment Editor: segment list, effects, undo. Its own effects do nothing: a test edits the segment itself."""
 
     signatures = {
         "segmentationNodeChanged(vtkMRMLSegmentationNode*)": "segmentationNodeChanged(PyObject)",
@@ -93,6 +191,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
         self._node, self._segmentation_node, self._source_node = None, None, None
         self._order: list[str] = []
         self._effects = {name: qSlicerSegmentEditorAbstractEffect(self, name) for name in EFFECT_NAMES}
+        self._active: Any = None
         self._history = slicer.vtkSegmentationHistory()
         self._history.SetMaximumNumberOfStates(10)
         self._observer = SceneObserver(self)
@@ -114,8 +213,19 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
             part = QtWidgets.QFrame(self)
             part.setObjectName(name)
             layout.addWidget(part)
+            QtWidgets.QVBoxLayout(part)
         self._list.currentRowChanged.connect(self._row_chosen)
+        for effect in registered:
+            self._add_scripted(effect)
         self._refresh()
+
+    def _add_scripted(self, effect: Any) -> None:
+        """An effect of our own, with its form."""
+        script = effect.self().clone().self()
+        native = pythonqt.unwrap(script.scriptedEffect)
+        native._editor = self
+        self._effects[native.name] = native
+        script.setupOptionsFrame()
 
     def _limit_undo(self) -> None:
         self._history.SetMaximumNumberOfStates(self.maximumNumberOfUndoStates)
@@ -201,7 +311,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
         self.setEnabled(not self.readOnly)
 
     def _visible_effects(self) -> list[str]:
-        rest = [n for n in EFFECT_NAMES if n not in self._order] if self.unorderedEffectsVisible else []
+        rest = [n for n in self._effects if n not in self._order] if self.unorderedEffectsVisible else []
         return [n for n in self._order if n in self._effects] + rest
 
     def _row_chosen(self, row: int) -> None:
@@ -229,12 +339,21 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
             if name and not self.currentSegmentID():
                 raise TypeError(f"effect {name} activated without a selected segment: select the segment first")
             self._node.SetActiveEffectName(name if name in self._effects else "")
+            self._switch(self.activeEffect())
+
+    def _switch(self, effect: Any) -> None:
+        if effect is not self._active:
+            old, self._active = self._active, effect
+            if old is not None:
+                old.deactivate()
+            if effect is not None:
+                effect.activate()
 
     def effectByName(self, name: str) -> Any:
         return self._effects.get(name)
 
     def availableEffectNames(self) -> list[str]:
-        return list(EFFECT_NAMES)
+        return list(self._effects)
 
     def setEffectNameOrder(self, names: list[str]) -> None:
         self._order = list(names)

@@ -219,7 +219,8 @@ def _install(session: Session) -> None:
     dialogs.forget()
     for name in SLICER_FILES:
         _import_slicer_file(name)
-    _import_file("SampleData", Path(__file__).parent / "scripts" / "SampleData.py")
+    for name in ("SampleData", "SegmentEditorEffects"):
+        _import_file(name, Path(__file__).parent / "scripts" / f"{name}.py")
 
 
 def _offer_python_slicer(folder: Path) -> None:
@@ -260,6 +261,7 @@ def _uninstall(session: Session) -> None:
     finally:
         signals.forget_all()
         dialogs.forget()
+        segment_editor.registered.clear()
         session.scene.Clear(0)
 
 
@@ -274,7 +276,8 @@ def _forget_modules(before: set[str], scripts: list[str]) -> None:
     for name in set(sys.modules) - before:
         module = sys.modules[name]
         top = name.split(".")[0]
-        if top in ("qt", "ctk", "slicer", "SampleData", *scripts) or top.endswith("Qt") or "qt" in vars(module):
+        ours = top in ("qt", "ctk", "slicer", "SampleData", "SegmentEditorEffects", *scripts) or top.endswith("Qt")
+        if ours or "qt" in vars(module):
             del sys.modules[name]
     for name in ("qt", "ctk"):
         sys.modules.pop(name, None)
