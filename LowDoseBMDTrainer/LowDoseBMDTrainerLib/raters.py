@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from LowDoseBMDLib.anatomy import LEVELS, STRUCTURES
+from LowDoseBMDLib.anatomy import BONES, LEVELS, STRUCTURES
 from LowDoseBMDLib.geometry import Geometry
 from LowDoseBMDLib.rois import NO_VOXELS, Keypoint, Mask
 from scipy import ndimage
@@ -95,12 +95,17 @@ class Comparison:
 
 
 def compare_readings(a: Labels, b: Labels, tolerance_mm: float = TOLERANCE_MM) -> Comparison:
-    """Compare two readings of one CT. Raises ValueError when they do not lie on one grid."""
+    """Compare two readings of one CT.
+
+    Bones are compared whoever drew them; what need not be drawn (other bones, bodies) where both have it, be it empty.
+    Raises ValueError when the readings do not lie on one grid.
+    """
     if not a.geometry.same_grid(b.geometry):
         raise ValueError(f"the readings lie on grids of {a.geometry.shape_kji} and {b.geometry.shape_kji} voxels or at "
                          "different places; compare readings of one CT")
     pairs = {name: (a.masks.get(name, NO_VOXELS), b.masks.get(name, NO_VOXELS)) for name in STRUCTURES
-             if any(not side.masks.get(name, NO_VOXELS).empty for side in (a, b))}
+             if name in BONES or (name in a.masks and name in b.masks)}
+    pairs = {name: pair for name, pair in pairs.items() if not (pair[0].empty and pair[1].empty)}
     structures = tuple(_agreement(name, *pair, a.geometry, tolerance_mm) for name, pair in pairs.items())
     apart_mm = spot_distance_mm(a.geometry, tolerance_mm)
     far = {name: _far(*pair, a.geometry, apart_mm) for name, pair in pairs.items()}

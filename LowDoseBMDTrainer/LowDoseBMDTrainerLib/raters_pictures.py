@@ -114,7 +114,7 @@ def _front(ct: CTVolume, found: DisagreementMap, box: tuple[slice, slice, slice]
     png = draw_cut(ct.hu[box].max(axis=1)[::-1], (k_mm, i_mm), "RLSI", "from the front",
                    lambda axes: _fill(axes, shown[box[0], box[2]][::-1], (k_mm, i_mm)))
     return View("front", "From the front", "Brightest voxel of each line, and what lies more than "
-                f"{spot_distance_mm(ct.geometry):.0f} mm from what the other drew.", png)
+                f"{spot_distance_mm(ct.geometry):.2g} mm from what the other drew.", png)
 
 
 def _fill(axes: Axes, values: np.ndarray, spacing_mm: tuple[float, float]) -> None:

@@ -46,7 +46,8 @@ STATEMENTS: tuple[str, ...] = (
     f"A spot is a connected region that one drew and that lies more than {TOLERANCE_MM:.0f} mm, and more than the longest "
     "side of a voxel, from what the other drew.",
     f"Pictures are those of the {PICTURED} pairs that differ most; maps of disagreement lie beside this page for all.",
-    "Means run over cases. A structure that only one drew counts as Dice 0 and has no distance.",
+    "Means run over cases. A bone that only one drew counts as Dice 0 and has no distance; other bones and bodies, which "
+    "need not be drawn, are compared where both readings have them.",
     "Agreement of two annotators says how well the task is defined, not that both are right.",
     DISCLAIMER,
 )

@@ -102,9 +102,17 @@ def test_a_region_that_got_another_name_differs_in_both() -> None:
 
 def test_a_body_inside_its_vertebra_counts_by_itself() -> None:
     vertebra, body = box((5, 5, 5), (6, 8, 10)), box((6, 6, 6), (3, 4, 5))
-    found = compare_readings(drawn(vertebrae=vertebra, body_L1=body), drawn(vertebrae=vertebra))
+    found = compare_readings(drawn(vertebrae=vertebra, body_L1=body), drawn(vertebrae=vertebra, body_L1=NO_VOXELS))
     assert np.count_nonzero(found.disagreement.voxels == ONLY_FIRST) == 60
     assert found.structure("vertebrae").dice == 1.0 and found.structure("body_L1").dice == 0.0
+
+
+def test_what_need_not_be_drawn_counts_only_where_both_have_it() -> None:
+    vertebra, body = box((5, 5, 5), (6, 8, 10)), box((6, 6, 6), (3, 4, 5))
+    found = compare_readings(drawn(vertebrae=vertebra, body_L1=body, other_bones=body), drawn(vertebrae=vertebra))
+    assert [row.name for row in found.structures] == ["vertebrae"] and not found.disagreement.voxels.any()
+    missed = compare_readings(drawn(ribs=vertebra), drawn(vertebrae=vertebra))
+    assert {row.name: row.dice for row in missed.structures} == {"vertebrae": 0.0, "ribs": 0.0}
 
 
 def test_keypoints_are_compared_by_level() -> None:
