@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import qt
@@ -297,13 +296,3 @@ class Annotation:
     def tell(self) -> None:
         for listener in tuple(self.listeners):
             listener()
-
-
-def writeElsewhere(folder: Path, case: Case, labels: Labels) -> Path:
-    """Labels that cannot be saved in their project, in another folder; returns it."""
-    from LowDoseBMDTrainerLib.cases import KEYPOINTS, LABELS, write_labels
-
-    target = folder / f"{case.name} {datetime.now():%Y-%m-%d %H-%M-%S}"
-    target.mkdir(parents=True)
-    write_labels(target / LABELS, target / KEYPOINTS, labels)
-    return target

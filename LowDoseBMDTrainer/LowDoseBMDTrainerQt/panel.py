@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,11 @@ from typing import Any
 import qt
 import slicer
 from LowDoseBMDLib.anatomy import BONES, OTHER_BONES, STRUCTURES
-from LowDoseBMDLib.geometry import ras_point
 from LowDoseBMDQt import views
 from LowDoseBMDQt.correct import reveal
 from LowDoseBMDQt.session import defer
 from LowDoseBMDQt.shortcuts import Shortcuts
-from LowDoseBMDTrainerLib.case_checks import check_case
 from LowDoseBMDTrainerLib.cases import Case, Labels, Status, checked_name
-from LowDoseBMDTrainerLib.findings import MUST, Finding
 from LowDoseBMDTrainerLib.project import Project, create_project, open_project
 from LowDoseBMDTrainerLib.worklist import IN_ORDER, UNCERTAIN, next_case
 from LowDoseBMDTrainerMRML.case_nodes import ANNOTATED, set_opacity, set_visible
@@ -27,14 +23,15 @@ from slicer.i18n import tr as _
 
 from . import cursor
 from .agreement_section import AgreementSection
-from .annotation import Annotation, writeElsewhere
+from .annotation import Annotation
 from .editor import Editor
 from .evaluate_section import EvaluateSection
 from .export_section import ExportSection
-from .findings_list import FindingsList
+from .finishing import Finisher
 from .import_box import ImportBox
 from .labels_row import KeypointsRow, LabelsRow
 from .predraw_box import PredrawBox
+from .rescue import rescue
 from .slice_brush import SliceBrush
 from .slices_bar import SlicesBar, nextGap
 from .tools import BRUSH, CURSOR, ERASE, INTERPOLATE, ToolRow, step
@@ -46,7 +43,6 @@ PROJECT_SETTING, ANNOTATOR_SETTING = "LowDoseBMDTrainer/Project", "LowDoseBMDTra
 
 OPACITY_STEP = 10
 BRUSH_STEP = 1.25
-TITLE = "LowDoseBMD Trainer"
 
 
 class Panel:
@@ -62,7 +58,6 @@ class Panel:
         self._told: tuple[Any, ...] = ()
         self._live: Any = None
         self._said = ""
-        self._checked: Labels | None = None
         self.annotation = Annotation(slicer.mrmlScene, defer, self._onLoss)
         self.editor = Editor(ui.segmentEditor)
         self.worklist = Worklist(ui.casesTable, self.openCase)
@@ -71,7 +66,7 @@ class Panel:
         self.cursor = cursor.Cursor(self._onCursor, self._showSlices)
         self.brush = SliceBrush(self._onDab)
         self.tools = ToolRow(ui, self.editor, self.brush, self._onTool)
-        self.findings = FindingsList(ui, self._onFinding)
+        self.finisher = Finisher(ui, self.annotation, self.say, self.next, self.labels.choose)
         self.predraw = PredrawBox(ui, self.annotation.background, self._onProposed, self.say)
         self.importer = ImportBox(ui, lambda: self.project and self.project.folder, self.annotation.refresh)
         self.slices = SlicesBar(ui.slicesBar)
@@ -90,15 +85,12 @@ class Panel:
         ui = self.ui
         clicks = {ui.openButton: self._onOpen, ui.newButton: self._onNew, ui.nextButton: self.next,
                   ui.undoButton: self.undo, ui.redoButton: self.redo, ui.gapButton: self._onGap,
-                  ui.flagButton: self._onFlag, ui.flagYesButton: self._onFlagYes, ui.flagNoButton: self._onFlagNo,
-                  ui.completeButton: self.complete, ui.checkButton: self.check, ui.copySliceButton: self.copySlice,
-                  ui.predrawButton: self._onPredraw}
+                  ui.copySliceButton: self.copySlice, ui.predrawButton: self._onPredraw}
         for button, action in clicks.items():
             button.connect("clicked(bool)", lambda _checked=False, action=action: action())
         for button in (ui.agreementButton, ui.trainButton, ui.evaluateButton, ui.exportButton):
             button.connect("contentsCollapsed(bool)", lambda folded, button=button: folded or defer(lambda: reveal(button)))
         ui.annotatorLineEdit.connect("editingFinished()", self._onAnnotator)
-        ui.reasonLineEdit.connect("returnPressed()", self._onFlagYes)
         ui.showCheckBox.connect("toggled(bool)", lambda _checked: self._showOpacity())
         ui.opacitySlider.connect("valueChanged(int)", lambda _value: self._showOpacity())
 
@@ -110,7 +102,7 @@ class Panel:
                 "+": lambda: step(ui.brushSpinBox, BRUSH_STEP), "-": lambda: step(ui.brushSpinBox, 1 / BRUSH_STEP),
                 "V": self._onHide, "T": lambda: _toggle(ui.thresholdCheckBox), "Escape": self._onEscape,
                 "N": self.next, "PgDown": lambda: self._step(1), "PgUp": lambda: self._step(-1),
-                "Ctrl+Z": self.undo, "Ctrl+Y": self.redo, "Ctrl+Shift+Z": self.redo, "Ctrl+Return": self.complete}
+                "Ctrl+Z": self.undo, "Ctrl+Y": self.redo, "Ctrl+Shift+Z": self.redo, "Ctrl+Return": self.finisher.complete}
         for number, label in enumerate(BONES, 1):
             keys[str(number)] = lambda label=label: self.labels.choose(label)
         return keys
@@ -244,59 +236,6 @@ class Panel:
         qt.QSettings().setValue(ANNOTATOR_SETTING, self.annotator)
         self.update()
 
-    def complete(self) -> None:
-        """Completed: check, save and open the next one. A completed or flagged case is opened again instead, and a second
-        reading is left."""
-        annotation = self.annotation
-        if annotation.live is None or annotation.readOnly:
-            return
-        if annotation.reader:
-            annotation.leave()
-        elif annotation.case.status in (Status.COMPLETED, Status.FLAGGED):
-            annotation.reopen()
-        elif self._checked is annotation.live.labels:  # the findings were seen
-            annotation.complete(self.next)
-        else:
-            self._check(self._onCheckedForCompletion)
-
-    def check(self) -> None:
-        """Look for what is most often wrong."""
-        self._check(self._onChecked)
-
-    def _check(self, then: Callable[[Labels, tuple[Finding, ...]], None]) -> None:
-        if self._live is None:
-            return
-        self._live.flush()
-        labels, ct = self._live.labels, self._live.ct
-        self.say(_("Checking..."))
-        self.annotation.background.run(lambda: check_case(labels, ct), lambda found: then(labels, found),
-                                       lambda error: self.say(str(error)))
-
-    def _onChecked(self, labels: Labels, found: tuple[Finding, ...]) -> None:
-        if self._live is None or labels is not self._live.labels:
-            self.say("")
-            return
-        self._checked = labels
-        self.findings.show(found)
-        must = sum(finding.severity == MUST for finding in found)
-        self.say(_("{count} to put right, {rest} to look at.").format(count=must, rest=len(found) - must) if found else
-                 _("Nothing was found."))
-
-    def _onCheckedForCompletion(self, labels: Labels, found: tuple[Finding, ...]) -> None:
-        self._onChecked(labels, found)
-        if self._checked is not labels:
-            return
-        if any(finding.severity == MUST for finding in found):
-            self.say(_("Not completed yet: put right what the list says, or press again to complete it all the same."))
-        else:
-            self.complete()
-
-    def _onFinding(self, finding: Finding) -> None:
-        if finding.structure in ANNOTATED:
-            self.labels.choose(finding.structure)
-        if finding.position_lps_mm is not None:
-            cursor.goTo(ras_point(finding.position_lps_mm))
-
     def _onPredraw(self) -> None:
         case, live = self.currentCase, self._live
         if case is None or not self.annotation.editable:
@@ -313,35 +252,10 @@ class Panel:
         self.annotation.propose(proposal)
         self.say(_("The model has drawn; correct it. Undo brings back what was there."))
 
-    def _onFlag(self) -> None:
-        self.ui.flagFrame.visible = True
-        self.ui.reasonLineEdit.setFocus()
-
-    def _onFlagNo(self) -> None:
-        self.ui.flagFrame.visible = False
-
-    def _onFlagYes(self) -> None:
-        reason = self.ui.reasonLineEdit.text.strip()
-        if not reason:
-            self.say(_("Say why the case is flagged."))
-            return
-        self.ui.flagFrame.visible = False
-        self.ui.reasonLineEdit.text = ""
-        self.annotation.flag(reason, self.next)
-
     def _onLoss(self, case: Case, labels: Labels, error: Exception) -> None:
-        """Labels that could not be saved are offered another place: the only question that the Trainer asks."""
-        logging.error("%s could not be saved: %s", case.name, error)
-        text = _("The labels of {case} could not be saved: {error}\n\nSave them in another folder? They are lost "
-                 "otherwise.").format(case=case.name, error=error)
-        while slicer.util.confirmYesNoDisplay(text, windowTitle=TITLE):
-            folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the labels"))
-            try:
-                if folder:
-                    self.say(_("Saved to {folder}").format(folder=writeElsewhere(Path(folder), case, labels)))
-                    return
-            except OSError as other:
-                text = _("That failed too: {error}\n\nTry another folder?").format(error=other)
+        folder = rescue(case, labels, error)
+        if folder is not None:
+            self.say(_("Saved to {folder}").format(folder=folder))
 
     # --- drawing -------------------------------------------------------------------------------------------------
 
@@ -366,6 +280,8 @@ class Panel:
         if self.tools.current != CURSOR:
             self.keypoints.cancel()
         self._showOpacity()
+        if self.ui.segmentEditor.visible:
+            defer(lambda: reveal(self.ui.segmentEditor))
 
     def _onDab(self, positionRas: tuple[float, float, float], axis: int, begins: bool) -> None:
         """Our own brush touched the CT."""
@@ -437,7 +353,7 @@ class Panel:
         self._live = live
         self.keypoints.cancel()
         self.editor.attach(None)
-        self.ui.flagFrame.visible = False
+        self.finisher.begin()
         if live is None:
             self.tools.setLabel("")
             return
@@ -452,8 +368,6 @@ class Panel:
         self.tools.fillOver(ANNOTATED)
         self.labels.choose(self.labels.current)
         self.tools.choose(CURSOR)
-        self._checked = None
-        self.findings.show(())
         self.predraw.fillModels(self.project)
         cursor.goTo(live.slice_ras(len(live.slices_of("")) // 2))
 
@@ -499,16 +413,11 @@ class Panel:
                        ui.segmentEditor, ui.copySliceButton, ui.modelsComboBox):
             widget.enabled = can
         self.tools.enable(can)
-        own = not annotation.reader
-        ui.flagButton.enabled = can and own
-        ui.predrawButton.enabled = can and own and not self.predraw.running
+        self.finisher.show()
+        ui.predrawButton.enabled = can and not annotation.reader and not self.predraw.running
         for name in ("T12", "L1", "L2"):
             getattr(ui, f"keypoint{name}Button").enabled = can
         ui.undoButton.enabled, ui.redoButton.enabled = live.can_undo, live.can_redo
-        ended = annotation.case.status in (Status.COMPLETED, Status.FLAGGED)
-        ui.completeButton.text = (_("End the reading") if annotation.reader else _("Reopen") if ended else
-                                  _("Completed, next"))
-        ui.completeButton.enabled = not annotation.readOnly
         self.keypoints.show(frozenset(point.level for point in live.labels.keypoints))
         self._showSlices()
 

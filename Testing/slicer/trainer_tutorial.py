@@ -3,9 +3,11 @@ r"""The Trainer's tutorial, step by step, in a running Slicer with its real widg
     Slicer --no-splash --additional-module-paths LowDoseBMD --additional-module-paths LowDoseBMDTrainer \
         --python-script Testing/slicer/trainer_tutorial.py
 
-It makes a project of two phantoms, trains for LOWDOSEBMD_MINUTES (2) minutes, evaluates, exports, and measures with the new
-set in LowDoseBMD. Pictures of the window go to the folder named by LOWDOSEBMD_PICTURES, when it is set. Exit status 0: all
-steps passed; 1: one did not, its traceback is printed. Needs torch and the packages of trainer_requirements.txt.
+It makes a project of three phantoms, two of them completed, and annotates the third: the models draw first, mouse events
+correct, the case is checked and completed. Then it trains for LOWDOSEBMD_MINUTES (2) minutes, evaluates, exports, and
+measures with the new set in LowDoseBMD; with 0 minutes it ends after the annotation. Pictures of the window go to the folder
+named by LOWDOSEBMD_PICTURES, when it is set. Exit status 0: all steps passed; 1: one did not, its traceback is printed.
+Needs torch and the packages of trainer_requirements.txt.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ from typing import Any
 
 import qt
 import slicer
-from tutorial import picture, run, until
+from tutorial import click, picture, run, until
 
 MINUTES = int(os.environ.get("LOWDOSEBMD_MINUTES", "2"))
 ANNOTATOR = "AB"
 PHANTOM_SPACING_MM = (1.7, 1.7, 3.0)
-SEEDS = (1, 2)
+SEEDS = (1, 2, 3)
+"""Of the phantoms; the last one comes without labels."""
 
 
 def the_panel() -> Any:
@@ -49,7 +52,7 @@ def look_at(widget: Any) -> None:
 
 
 def make_project(folder: Path) -> None:
-    """Two phantoms, completed with their true labels."""
+    """Two phantoms, completed with their true labels, and one that nobody has drawn."""
     from LowDoseBMDLib.anatomy import BONES, LEVELS
     from LowDoseBMDLib.files.volumes import write_volume
     from LowDoseBMDLib.phantom import PhantomSpec, make_phantom
@@ -68,24 +71,81 @@ def make_project(folder: Path) -> None:
         labels = Labels(phantom.ct.geometry, masks, tuple(Keypoint(level, centres[level]) for level in LEVELS))
         path = folder / f"phantom {seed}.nii.gz"
         write_volume(path, phantom.ct.hu, phantom.ct.geometry)
-        project.add(path, phantom.ct, arrival=Arrival(labels=labels, status=Status.COMPLETED, annotator=ANNOTATOR,
-                                                      synthetic=True))
+        drawn = Arrival(labels=labels, status=Status.COMPLETED, annotator=ANNOTATOR, synthetic=True)
+        project.add(path, phantom.ct, arrival=Arrival(synthetic=True) if seed == SEEDS[-1] else drawn)
 
 
 def open_project(folder: Path) -> Iterator[float]:
     panel = the_panel()
     panel.ui.annotatorLineEdit.text = ANNOTATOR
     panel.openProject(str(folder / "site a"))
-    assert [case.name for case in panel.project.cases()] == ["0001", "0002"]
-    panel.openCase(panel.project.case("0001"))
+    assert [case.name for case in panel.project.cases()] == ["0001", "0002", "0003"]
+    panel.ui.nextButton.click()
     yield from until(lambda: panel.currentCase is not None)
+    assert panel.currentCase.name == "0003", "the only case that is not completed"
     yield 1.0
+
+
+def settled() -> Iterator[float]:
+    """Until nothing is read, written or checked in the background."""
+    yield from until(lambda: not the_panel().annotation.background.busy)
+    yield 0.5
+
+
+def predraw() -> Iterator[float]:
+    panel = the_panel()
+    panel.ui.predrawButton.click()
+    yield from until(lambda: not panel.predraw.running)
+    yield from settled()
+    labels = panel.annotation.live.labels
+    assert {"vertebrae", "ribs"} <= set(labels.masks) and labels.keypoints, panel.ui.stateLabel.text
+    picture("predrawn")
+
+
+def correct() -> Iterator[float]:
+    """Slicer's round brush, our square one, a keypoint; each with mouse events, each undone as a whole."""
+    panel = the_panel()
+    ui, live = panel.ui, panel.annotation.live
+    before = live.labels
+    panel.labels.choose("ribs")
+    for shape in ("round", "square"):
+        ui.shapeComboBox.setCurrentIndex(ui.shapeComboBox.findData(shape))
+        ui.brushButton.click()
+        yield 0.5
+        click()
+        yield 0.5
+        assert live.labels.masks["ribs"].voxels.sum() > before.masks["ribs"].voxels.sum(), shape
+        picture(f"brush {shape}")
+        ui.undoButton.click()
+        assert live.labels is before, "one action, one step"
+    ui.cursorButton.click()
+    ui.keypointL2Button.click()
+    yield 0.5
+    click(dx=8)
+    yield 0.5
+    assert live.labels is not before and not panel.keypoints.active
+    ui.undoButton.click()
+    assert live.labels is before
+
+
+def complete() -> Iterator[float]:
+    panel = the_panel()
+    panel.ui.checkButton.click()
+    yield from settled()
+    picture("checked")
+    panel.ui.completeButton.click()
+    yield from settled()
+    case = panel.project.case("0003")
+    assert case.status == "completed" and case.annotator == ANNOTATOR, panel.ui.stateLabel.text
+    assert case.effort.dice == 1.0, "nothing was left changed in what the model drew"
+    assert panel.ui.doneLabel.text == "3 / 3 done"
+    picture("completed")
 
 
 def train() -> Iterator[float]:
     part = section("TrainSection")
     ui = part.ui
-    assert "2 completed cases" in ui.dataLabel.text
+    assert "3 completed cases" in ui.dataLabel.text
     ui.minutesSpinBox.value = MINUTES
     ui.patchComboBox.setCurrentIndex(2)
     ui.foldsSpinBox.value = 2
@@ -157,7 +217,9 @@ def steps(folder: Path) -> Iterator[float]:
     slicer.util.mainWindow().showMaximized()
     slicer.util.selectModule("LowDoseBMDTrainer")
     yield 1.0
-    for step in (lambda: open_project(folder), train, evaluate, export, measure):
+    for step in (lambda: open_project(folder), predraw, correct, complete):
+        yield from step()
+    for step in (train, evaluate, export, measure) if MINUTES else ():
         yield from step()
 
 

@@ -296,7 +296,7 @@ def test_a_timer_calls_back(a_slicer):
     qt.QTimer.singleShot(0, lambda: seen.append("shot"))
     timer = qt.QTimer()
     timer.interval = 1
-    timer.singleShot = True
+    timer.setSingleShot(True)
     timer.connect("timeout()", lambda: seen.append("timeout"))
     timer.start()
     a_slicer.wait_until(lambda: len(seen) == 2)
@@ -307,3 +307,14 @@ def test_keywords_of_python_carry_an_underscore(a_slicer):
 
     a_slicer.answer(qt.QDialog.Accepted)
     assert qt.QDialog().exec_() == qt.QDialog.Accepted
+
+
+def test_a_timer_becomes_single_shot_by_its_setter_only(a_slicer) -> None:
+    """PythonQt finds the static function before the property."""
+    import qt
+
+    timer = qt.QTimer()
+    with pytest.raises(AttributeError, match="singleShot"):
+        timer.singleShot = True
+    timer.setSingleShot(True)
+    assert timer.isSingleShot()

@@ -224,6 +224,8 @@ def _read_dynamic(native: Any, name: str) -> Any:
 def _write(instance: Instance, native: Any, name: str, value: Any) -> None:
     is_object = isinstance(native, QtCore.QObject)
     meta = _property(native, name) if is_object else None
+    if isinstance(native, QtCore.QTimer) and name == "singleShot":  # the static function hides the property
+        raise AttributeError(f"Slot '{name}' can not be overwritten on {_name_of(native)} object")
     if meta is not None:
         _write_property(native, meta, value)
     elif is_object and signals.first_signature(native, name) is not None:
