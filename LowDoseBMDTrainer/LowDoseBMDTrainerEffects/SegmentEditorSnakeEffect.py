@@ -107,6 +107,9 @@ class SegmentEditorSnakeEffect(AbstractScriptedSegmentEditorEffect):
         for name in {name for names in SHOWN.values() for name in names}:
             for part in (self._box(name), getattr(self.ui, f"{name}Label")):
                 part.setVisible(name in SHOWN[way])
+        self.ui.lowerLabel.text = _("Soft tissue below") if way == BONE else _("From")
+        self.ui.upperLabel.text = _("Cortex above") if way == BONE else _("Up to")
+        self.ui.contrastLabel.text = _("Held by a fall of") if way == BONE else _("Held by a change of")
         self._propose(PRESETS[way])
         self._onSetting()
 

@@ -21,6 +21,9 @@ from vtk.util.numpy_support import numpy_to_vtk
 BOX_MM = (100.0, 100.0, 60.0)
 """Width, depth and height of a new box: a lumbar vertebra with its processes."""
 
+MARGIN_MM = 10.0
+"""By so much the box reaches beyond a bubble for which it had to grow."""
+
 MOST_VOXELS = 6_000_000
 """Of a box: beyond, a step takes seconds."""
 
@@ -61,8 +64,10 @@ class SnakeScene:
         for node in (self.roi_node, self.front_node, self.speed_node):
             if node is not None and node.GetScene() is self._scene:
                 displays = [node.GetNthDisplayNode(n) for n in range(node.GetNumberOfDisplayNodes())]
-                for part in (node, *displays):
-                    self._scene.RemoveNode(part)
+                self._scene.RemoveNode(node)
+                for display in displays:
+                    if display.GetScene() is self._scene:
+                        self._scene.RemoveNode(display)
 
     # --- where it may go ---------------------------------------------------------------------------------------
 
@@ -110,11 +115,26 @@ class SnakeScene:
     # --- bubbles and front -------------------------------------------------------------------------------------
 
     def add_bubble(self, ras_mm: Sequence[float], radius_mm: float) -> None:
-        """Place a bubble; the snake starts again. Raises ValueError for a radius that is not positive."""
+        """Place a bubble; the box grows to hold it, and the snake starts again. Raises ValueError for a radius that is not
+        positive.
+        """
         if radius_mm <= 0:
             raise ValueError(f"a bubble of radius {radius_mm:g} mm: it must be above 0")
         centre = tuple(float(x) for x in lps_to_ras(np.asarray(ras_mm, dtype=float)))
+        self._hold(np.asarray(ras_mm, dtype=float), radius_mm)
         self.set_bubbles((*self.bubbles, Bubble(centre, float(radius_mm))))
+
+    def _hold(self, centre_ras_mm: np.ndarray, radius_mm: float) -> None:
+        """A box that cuts a bubble grows beyond it; one that holds it stays as the annotator made it."""
+        bounds = [0.0] * 6
+        self.roi_node.GetRASBounds(bounds)
+        low, high = np.array(bounds[::2]), np.array(bounds[1::2])
+        bubble_low, bubble_high = centre_ras_mm - radius_mm, centre_ras_mm + radius_mm
+        new_low = np.where(bubble_low < low, bubble_low - MARGIN_MM, low)
+        new_high = np.where(bubble_high > high, bubble_high + MARGIN_MM, high)
+        if np.any(new_low < low) or np.any(new_high > high):
+            self.roi_node.SetCenter(*((new_low + new_high) / 2))
+            self.roi_node.SetSize(*(new_high - new_low))
 
     def set_bubbles(self, bubbles: Sequence[Bubble]) -> None:
         """These bubbles and no others; the snake starts again."""
