@@ -106,7 +106,7 @@ def _limits(training: Mapping[str, Any], scores: Mapping[str, Any]) -> Iterator[
     if training["label_maps"] and not training["annotated_cases"]:
         yield "Trained on synthetic CTs alone: no image of a real scanner was seen."
     elif training["synthetic_cases"]:
-        yield f"{training['synthetic_cases']} of the annotated cases are synthetic themselves."
+        yield f"Synthetic themselves, of the {training['annotated_cases']} annotated cases: {training['synthetic_cases']}."
     if training["recipe"]["start"]:
         yield (f"Began with trained {training['recipe']['start']}: what those had learned from comes on top of the data "
                "named here, and may hold cases that count as held out.")

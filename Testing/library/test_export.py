@@ -154,6 +154,18 @@ def test_limits_say_what_the_scores_are_worth(exported: dict[str, Bundle], group
     assert any(words in sentence for sentence in limits_of(exported["bones"].training, scores))
 
 
+def test_a_run_that_did_not_move_exports_the_very_weights_it_began_with(a_project: Project, tmp_path: Path) -> None:
+    """Out of a bundle and into one: nothing is lost on the way."""
+    from LowDoseBMDTrainerLib.training_start import starting_point
+
+    recipe, weights = starting_point(Recipe("keypoints"), "embedded")
+    run = a_project.runs_folder / "unmoved"
+    run.mkdir()
+    save_best(run / "best.pt", new_state(recipe, Ranks("cpu"), weights), recipe, None)
+    bundle = export_run(run, tmp_path)
+    assert bundle.sha256["model.safetensors"] == load_models()["keypoints"].sha256["model.safetensors"]
+
+
 def test_the_name_of_the_run_that_gave_the_first_weights_stays_at_home(a_project: Project, tmp_path: Path) -> None:
     run = make_run(a_project, "bones", "third", start="secret_run_bones (0123456789ab)")
     bundle = export_run(run, tmp_path)
