@@ -39,7 +39,7 @@ LINES = (LINE, DASHES, DASH_DOTS)
 """Taken in turn, so that curves are told apart without colour too."""
 
 ROOM_FOR_LEGEND = 1.4
-"""Width of the chart of scores, in planned steps: the legend stands top right, where good scores would be."""
+"""Width of a chart, in planned steps: the legend stands top right, where good scores would be."""
 
 TRAINING_COLOUR, VALIDATION_COLOUR = (110, 110, 110), (213, 94, 0)
 DOTS, NO_MARKER = vtkMRMLPlotSeriesNode.MarkerStyleCircle, vtkMRMLPlotSeriesNode.MarkerStyleNone
@@ -121,6 +121,7 @@ def score_names(log: TrainingLog) -> tuple[str, ...]:
 def _update_loss(chart: vtkMRMLPlotChartNode, log: TrainingLog) -> None:
     steps, losses = grouped([point.step for point in log.points], [point.loss for point in log.points])
     with one_change(chart):
+        _leave_room(chart, log)
         _fill(chart, "training", _TRAINING, {"step": steps, "loss": losses})
         _fill(chart, "validation", _VALIDATION, {"step": [entry.step for entry in log.validations],
                                                  "loss": [entry.loss for entry in log.validations]})
@@ -136,8 +137,7 @@ def _update_scores(curves: Curves, log: TrainingLog) -> None:
     with one_change(chart):
         chart.SetTitle(f"{chart.GetName().removesuffix(': scores')}: {_score_title(log)}")
         chart.SetYAxisTitle(_score_axis(log))
-        chart.SetXAxisRangeAuto(False)
-        chart.SetXAxisRange(0.0, ROOM_FOR_LEGEND * max(log.steps, log.step, 1))
+        _leave_room(chart, log)
         columns = {name: [_score(entry, name) for entry in log.validations] for name in curves.names}
         _fill(chart, "scores", _score_columns(curves.names), {"step": [entry.step for entry in log.validations], **columns})
         for number, (name, values) in enumerate(columns.items()):
@@ -145,6 +145,11 @@ def _update_scores(curves: Curves, log: TrainingLog) -> None:
             series.SetName(f"{name}, {_last(values, log)}")
             series.SetLineStyle(LINES[number % len(LINES)] if len(values) > 1 else NO_LINE)
         show_series(chart, curves.names)
+
+
+def _leave_room(chart: vtkMRMLPlotChartNode, log: TrainingLog) -> None:
+    chart.SetXAxisRangeAuto(False)
+    chart.SetXAxisRange(0.0, ROOM_FOR_LEGEND * max(log.steps, log.step, 1))
 
 
 def grouped(steps: Sequence[int], values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
