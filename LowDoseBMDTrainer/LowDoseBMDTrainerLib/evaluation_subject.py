@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from LowDoseBMDLib.anatomy import BONES, LEVELS, OTHER_BONES
-from LowDoseBMDLib.bones import segment_bones
+from LowDoseBMDLib.bones import OTHER, segment_bones
 from LowDoseBMDLib.bundle import WEIGHTS, Bundle, file_sha256, find_models
 from LowDoseBMDLib.ctvolume import CTVolume
 from LowDoseBMDLib.inference import Progress, choose_engine
@@ -85,6 +85,14 @@ SCOPES: dict[str | None, Scope] = {
 """By task of a run; None for a set of models."""
 
 
+def scope_of(task: str | None, models: Models) -> Scope:
+    """Bones that are not measured are scored where the bone network tells them from background."""
+    scope = SCOPES[task]
+    if OTHER in models.bones.bundle.outputs:
+        return scope
+    return replace(scope, structures=tuple(name for name in scope.structures if name != OTHER_BONES))
+
+
 def open_subject(place: Path, project: Project, engine: str = "auto", device: str = "auto") -> Subject:
     """A run's folder, a folder of models or the name of a set. Raises ValueError when it is none of them."""
     is_run = (place / LOG).exists() or (place / BEST).exists()
@@ -103,7 +111,7 @@ def _set(place: Path, project: Project, engine: str, device: str) -> Subject:
     models = open_models(folder, engine, device)
     known, otherwise = _known_to_set(models, project)
     title = "the models of LowDoseBMD" if folder is None else f"the models {folder.name}"
-    return Subject(title, None, models, SCOPES[None], models.identities, None, known, otherwise)
+    return Subject(title, None, models, scope_of(None, models), models.identities, None, known, otherwise)
 
 
 def _run(folder: Path, project: Project, device: str) -> Subject:
@@ -112,8 +120,8 @@ def _run(folder: Path, project: Project, device: str) -> Subject:
     models = replace(others, **{recipe.task: engine})
     known, otherwise = known_to_run(folder, project)
     identities = {**others.identities, recipe.task: engine.bundle.identity}
-    return Subject(f"the run {folder.resolve().name} ({recipe.task})", recipe.task, models, SCOPES[recipe.task], identities,
-                   engine.bundle.sha256[WEIGHTS], known, otherwise)
+    return Subject(f"the run {folder.resolve().name} ({recipe.task})", recipe.task, models, scope_of(recipe.task, models),
+                   identities, engine.bundle.sha256[WEIGHTS], known, otherwise)
 
 
 def known_to_run(run: Path, project: Project) -> tuple[dict[str, str], str]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import re
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from LowDoseBMDLib.anatomy import BONES, OTHER_BONES
 from LowDoseBMDLib.bundle import Bundle, file_sha256, load_bundle, load_models, model_sets
 from LowDoseBMDLib.geometry import Geometry
 from LowDoseBMDLib.inference import open_engine
 from LowDoseBMDLib.rois import Keypoint, Mask
 from LowDoseBMDTrainerLib.cases import Labels, Status, fingerprint_of
 from LowDoseBMDTrainerLib.cli import main
-from LowDoseBMDTrainerLib.evaluation_subject import HELD_OUT, NEW, TRAINED, UNKNOWN, open_run, open_subject
+from LowDoseBMDTrainerLib.evaluation_subject import HELD_OUT, NEW, TRAINED, UNKNOWN, open_run, open_subject, scope_of
 from LowDoseBMDTrainerLib.export import export_run
 from LowDoseBMDTrainerLib.model_card import card_text, limits_of
 from LowDoseBMDTrainerLib.project import Arrival, Project, create_project
@@ -207,6 +209,14 @@ def test_a_run_is_evaluated_with_what_it_knows(a_project: Project, runs: dict[st
     subject = open_subject(runs["bones"], a_project, device="cpu")
     assert [subject.exposure(case) for case in a_project.cases()] == [TRAINED, HELD_OUT] and subject.otherwise == NEW
     assert subject.checkpoint_sha256 == file_sha256(runs["bones"] / "best.pt")
+    assert subject.scope.structures == (*BONES, OTHER_BONES) and not subject.scope.keypoints
+
+
+def test_bones_that_a_network_does_not_know_are_not_scored(runs: dict[str, Path], a_project: Project) -> None:
+    models = open_subject(runs["bones"], a_project, device="cpu").models
+    bundle = replace(models.bones.bundle, outputs=("background", *BONES))
+    fewer = replace(models, bones=replace(models.bones, bundle=bundle))
+    assert scope_of("bones", fewer).structures == BONES
 
 
 def test_the_command_replaces_only_when_it_is_told(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
