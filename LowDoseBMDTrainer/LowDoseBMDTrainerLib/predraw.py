@@ -26,6 +26,7 @@ from .cases import (
     read_labels,
     write_labels,
 )
+from .masks import apart
 
 ANNOTATOR = "model"
 """Who has drawn a proposal, in the history of a case."""
@@ -59,7 +60,8 @@ def predraw(ct: CTVolume, models: Models, wanted: Wanted = Wanted(), progress: P
             bones = segment_bones(ct, models.bones, progress)
             found = Skeleton({**bones.masks(ct.geometry), OTHER_BONES: bones.other_mask(ct.geometry)})
     names = (*BONES, OTHER_BONES) if wanted.other_bones else BONES
-    masks = {name: found.bones[name] for name in names if name in found.bones and not found.bones[name].empty}
+    drawn = {name: found.bones[name] for name in names if name in found.bones and not found.bones[name].empty}
+    masks = apart(drawn)  # each class is brought to the CT's grid by itself, so that neighbours may overlap by a voxel
     if wanted.bodies:
         masks |= {f"body_{name}": found.bodies[name] for name in LEVELS if name in found.bodies}
     return Labels(ct.geometry, masks, found.keypoints)

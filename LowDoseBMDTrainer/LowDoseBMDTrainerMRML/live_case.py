@@ -14,10 +14,11 @@ from LowDoseBMDMRML import markups, segments
 from LowDoseBMDMRML.history import History
 from LowDoseBMDMRML.watch import Defer, StudyWatch
 from LowDoseBMDTrainerLib.cases import Labels
+from LowDoseBMDTrainerLib.masks import without
 from LowDoseBMDTrainerLib.slices import labelled_slices
 
 from .case_nodes import CaseNodes, write_labels
-from .painting import Rules, painted, without
+from .painting import Rules, painted
 
 
 class LiveCase:

@@ -10,6 +10,7 @@ from LowDoseBMDLib.anatomy import STRUCTURES
 from LowDoseBMDLib.ctvolume import CTVolume
 from LowDoseBMDLib.geometry import Geometry, lps_to_ras
 from LowDoseBMDLib.rois import NO_VOXELS, Mask
+from LowDoseBMDTrainerLib.masks import inside, joined, without
 from LowDoseBMDTrainerLib.slices import adaptive_brush
 
 EVERYTHING, VISIBLE, CLEAR = "everything", "visible", "clear"
@@ -90,36 +91,3 @@ def _allowed(masks: Mapping[str, Mask], ct: CTVolume, name: str, stroke: Mask, r
 
 def _group(name: str) -> str:
     return STRUCTURES[name].group if name in STRUCTURES else name
-
-
-def inside(mask: Mask, frame: Mask) -> np.ndarray:
-    """Bool of the frame's box: where the mask has voxels."""
-    found = np.zeros(frame.voxels.shape, bool)
-    low = [max(a, b) for a, b in zip(mask.start_kji, frame.start_kji, strict=True)]
-    high = [min(a.stop, b.stop) for a, b in zip(mask.box, frame.box, strict=True)]
-    if all(a < b for a, b in zip(low, high, strict=True)):
-        found[_part(low, high, frame)] = mask.voxels[_part(low, high, mask)]
-    return found
-
-
-def _part(low: list[int], high: list[int], mask: Mask) -> tuple[slice, ...]:
-    return tuple(slice(a - start, b - start) for a, b, start in zip(low, high, mask.start_kji, strict=True))
-
-
-def joined(mask: Mask, added: Mask) -> Mask:
-    """Both together; each cropped to its bounding box, as the result is."""
-    if mask.empty:
-        return added
-    low = [min(a, b) for a, b in zip(mask.start_kji, added.start_kji, strict=True)]
-    high = [max(a.stop, b.stop) for a, b in zip(mask.box, added.box, strict=True)]
-    voxels = np.zeros([b - a for a, b in zip(low, high, strict=True)], bool)
-    whole = Mask(voxels, tuple(low))
-    for each in (mask, added):
-        voxels[_part([s.start for s in each.box], [s.stop for s in each.box], whole)] |= each.voxels
-    return whole
-
-
-def without(mask: Mask, taken: Mask) -> Mask:
-    """The mask less the voxels of another; the same object when they do not meet."""
-    there = inside(taken, mask) & mask.voxels
-    return Mask.from_array(mask.voxels & ~there, mask.start_kji) if there.any() else mask

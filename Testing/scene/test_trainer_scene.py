@@ -11,6 +11,7 @@ import small_torso as torso
 from LowDoseBMDLib.anatomy import BONES, LEVELS
 from LowDoseBMDLib.rois import Keypoint, Mask
 from LowDoseBMDTrainerLib.cases import Labels, Status
+from LowDoseBMDTrainerLib.masks import apart, without
 
 slicer = pytest.importorskip("slicer")
 vtk = pytest.importorskip("vtk")
@@ -28,7 +29,6 @@ from LowDoseBMDTrainerMRML.painting import (  # noqa: E402
     Rules,
     dab,
     painted,
-    without,
 )
 from vtk.util.numpy_support import vtk_to_numpy  # noqa: E402
 
@@ -265,3 +265,12 @@ def test_the_nearest_drawn_slice_is_copied(a_live_case: LiveCase) -> None:
     assert np.argwhere(copied[7]).tolist() == [[4, 5], [4, 6]] and copied.sum() == 5
     with pytest.raises(ValueError, match="draw one first"):
         a_live_case.copy_slice("clavicles", 7)
+
+
+def test_masks_taken_apart_share_no_voxel_and_lose_none() -> None:
+    first, second, third = torso.box((0, 0, 0), (4, 4, 4)), torso.box((2, 2, 2), (4, 4, 4)), torso.box((3, 3, 3), (1, 1, 1))
+    found = apart({"vertebrae": first, "ribs": second, "clavicles": third})
+    assert found["vertebrae"] is first and found["clavicles"].empty
+    assert found["ribs"].voxels.sum() == 64 - 8
+    both = first.full(torso.geometry()) & found["ribs"].full(torso.geometry())
+    assert not both.any()
