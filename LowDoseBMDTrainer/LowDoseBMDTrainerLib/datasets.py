@@ -6,7 +6,6 @@ A sample is a function of the recipe's seed and the sample's number, whatever pr
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +20,6 @@ from .project import PROJECT_FILE, Project, open_project
 from .synthesis import Task, anchors_of, draw_sample
 from .training_cases import PreparedCase, anchors, case_digest, draw_from_case, prepared_case
 from .training_recipe import OUTPUTS, Recipe, chosen_samples
-
-log = logging.getLogger(__name__)
 
 PREPARED = "prepared"
 """Folder of a project where cases lie as the networks see them. It can be removed: it is made anew from the cases."""

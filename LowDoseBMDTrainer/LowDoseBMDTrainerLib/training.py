@@ -7,7 +7,7 @@ are functions of the step, and a checkpoint holds all the rest.
 from __future__ import annotations
 
 import json
-import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -29,8 +29,6 @@ from .training_parallel import Ranks, precision_of
 from .training_recipe import OUTPUTS, Recipe, learning_rate, recipe_of, record_of
 from .training_step import State, load_state, new_state, save_best, save_state, train_step
 from .training_validation import Held, held_volumes, validate
-
-log = logging.getLogger(__name__)
 
 SAVE_SECONDS = 20.0
 """A checkpoint is written so often: no more than that is lost."""
@@ -178,7 +176,8 @@ def _start_event(recipe: Recipe, data: TrainingData, ranks: Ranks, expected: Exp
 
 @dataclass
 class _Course:
-    """The steps of a run from where it is to its end."""
+    """The steps of a run from where it is to its end. first_step, seconds_before, began: where this process took it up,
+    the seconds of training until then, and its clock."""
 
     folder: _Folder
     recipe: Recipe
@@ -187,6 +186,9 @@ class _Course:
     state: State
     conditions: Conditions
     held: list[Held] = field(default_factory=list)
+    first_step: int = 0
+    seconds_before: float = 0.0
+    began: float = 0.0
 
     def go(self) -> str:
         """Step until the end; returns why it ended."""
@@ -201,12 +203,15 @@ class _Course:
             if self.ranks.any(self.stopped()):
                 return self.end(CANCELLED)
             loss = self.ranks.mean(train_step(state, recipe, batches.next(), self.ranks, network))
+            if not math.isfinite(loss):
+                raise ValueError(f"the loss is {loss} at step {state.step}: begin again with a lower --learning-rate than "
+                                 f"{recipe.learning_rate}")
             state.losses.append(loss)
             state.seconds = self.seconds_before + time.monotonic() - self.began
             self.note()
             if state.step % recipe.validation_every == 0 or state.step == recipe.steps:
                 self.validate()
-                saved = 0.0
+                saved = -math.inf
             if time.monotonic() - saved > self.conditions.save_seconds:
                 self.save()
                 saved = time.monotonic()

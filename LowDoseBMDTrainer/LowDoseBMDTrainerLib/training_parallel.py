@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -45,6 +46,8 @@ class Ranks:
         """The network whose gradients are averaged over all processes."""
         if self.world == 1:
             return network
+        # 1 x 1 x 1 convolutions have strides of both memory formats, of which torch names one and finds the other
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         devices = [torch.device(self.device)] if self.kind == "cuda" else None
         return torch.nn.parallel.DistributedDataParallel(network, device_ids=devices)
 
