@@ -31,7 +31,8 @@ def log(event: dict) -> None:
 
 
 def wait_for_stop(_nothing: object = None) -> None:
-    while not (out / "stop").exists():
+    end = time.monotonic() + 120.0  # nobody is left behind by a test that failed
+    while not (out / "stop").exists() and time.monotonic() < end:
         time.sleep(0.02)
 
 
