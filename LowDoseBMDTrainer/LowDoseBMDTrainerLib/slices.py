@@ -1,12 +1,10 @@
-"""Drawing slice by slice: which slices are labelled and where gaps are, copying a neighbouring slice, an adaptive brush.
+"""Drawing slice by slice: which slices are labelled, and an adaptive brush.
 
-Arrays are (k, j, i); ``axis`` counts in that order: 0 axial, 1 coronal, 2 sagittal slices of a canonical CT. Nothing is
-changed in place, so that the caller can undo.
+Arrays are (k, j, i); ``axis`` counts in that order: 0 axial, 1 coronal, 2 sagittal slices of a canonical CT.
 """
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,53 +17,9 @@ BRUSH_TOLERANCE_HU = 100.0
 """By how much a voxel may differ from the brush's centre. Judgement: half the step from bone marrow to cortex."""
 
 
-class Copy(enum.StrEnum):
-    """What becomes of the slice that is copied to."""
-
-    MERGE = "merge"
-    REPLACE = "replace"
-
-
 def labelled_slices(mask: np.ndarray, axis: int) -> np.ndarray:
     """(N,) bool: the slices along the axis in which the region (k, j, i, bool) has a voxel."""
     return mask.any(axis=tuple(a for a in range(3) if a != axis))
-
-
-def gaps(labelled: np.ndarray) -> tuple[range, ...]:
-    """Runs of slices without a label between labelled ones: forgotten, or still to be interpolated."""
-    at = np.flatnonzero(labelled)
-    return tuple(range(int(a) + 1, int(b)) for a, b in zip(at[:-1], at[1:], strict=True) if b > a + 1)
-
-
-def strip(labelled: np.ndarray, width: int) -> str:
-    """``labelled`` from its first to its last slice as at most ``width`` signs: | labelled, . not.
-
-    A sign that stands for several slices is a gap when any of them is one: a gap never disappears.
-    """
-    if width < 1:
-        raise ValueError(f"a strip of {width} signs: it needs at least 1")
-    at = np.flatnonzero(labelled)
-    if at.size == 0:
-        return ""
-    inner = labelled[at[0]: at[-1] + 1]
-    return "".join("|" if part.all() else "." for part in np.array_split(inner, min(width, inner.size)))
-
-
-def copy_slice(mask: np.ndarray, axis: int, source: int, target: int, how: Copy = Copy.MERGE) -> np.ndarray:
-    """The region after one of its slices was copied to another.
-
-    Raises ValueError for a slice that is not there, and for an empty source.
-    """
-    count = mask.shape[axis]
-    for index in (source, target):
-        if not 0 <= index < count:
-            raise ValueError(f"slice {index} is not in the CT: it has slices 0 to {count - 1} along this axis")
-    drawn = mask.take(source, axis)
-    if not drawn.any():
-        raise ValueError(f"slice {source} has nothing of this label to copy")
-    copied = np.moveaxis(mask.copy(), axis, 0)
-    copied[target] = drawn | copied[target] if how == Copy.MERGE else drawn
-    return np.moveaxis(copied, 0, axis)
 
 
 def adaptive_brush(hu: np.ndarray, spacing_kji_mm: Sequence[float], centre_kji: tuple[int, int, int], radius_mm: float,

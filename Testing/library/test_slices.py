@@ -1,10 +1,10 @@
-"""Drawing slice by slice: labelled slices and gaps, copying a slice, the adaptive brush."""
+"""Drawing slice by slice: labelled slices and the adaptive brush."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from LowDoseBMDTrainerLib.slices import Copy, adaptive_brush, copy_slice, gaps, labelled_slices, strip
+from LowDoseBMDTrainerLib.slices import adaptive_brush, labelled_slices
 
 
 def a_region() -> np.ndarray:
@@ -15,44 +15,10 @@ def a_region() -> np.ndarray:
     return mask
 
 
-def test_slices_and_gaps_are_found_along_every_axis() -> None:
-    held = labelled_slices(a_region(), 0)
-    assert np.flatnonzero(held).tolist() == [1, 2, 4, 7]
-    assert [list(gap) for gap in gaps(held)] == [[3], [5, 6]]
+def test_labelled_slices_are_found_along_every_axis() -> None:
+    assert np.flatnonzero(labelled_slices(a_region(), 0)).tolist() == [1, 2, 4, 7]
     assert np.flatnonzero(labelled_slices(a_region(), 1)).tolist() == [1, 2, 4]
     assert np.flatnonzero(labelled_slices(a_region(), 2)).tolist() == [1, 2]
-    assert gaps(np.zeros(5, bool)) == ()
-
-
-def test_a_strip_shows_each_slice_and_never_hides_a_gap() -> None:
-    held = labelled_slices(a_region(), 0)
-    assert strip(held, 80) == "||.|..|"
-    assert strip(np.array([1, 1, 1, 0, 1, 1, 1, 1], bool), 2) == ".|"
-    assert strip(np.zeros(4, bool), 10) == ""
-    with pytest.raises(ValueError, match="strip of 0"):
-        strip(held, 0)
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_slice_is_copied_onto_its_neighbour(axis: int) -> None:
-    mask = np.zeros((6, 6, 6), bool)
-    source, target = np.moveaxis(mask, axis, 0)[3], np.moveaxis(mask, axis, 0)[4]
-    source[1:3, 1:3] = True
-    target[2:5, 2:5] = True
-    before = mask.copy()
-    merged = np.moveaxis(copy_slice(mask, axis, 3, 4), axis, 0)
-    assert np.array_equal(merged[4], source | target)
-    replaced = np.moveaxis(copy_slice(mask, axis, 3, 4, Copy.REPLACE), axis, 0)
-    assert np.array_equal(replaced[4], source)
-    assert np.array_equal(replaced[3], source)
-    assert np.array_equal(mask, before), "the caller can undo"
-
-
-def test_a_slice_that_is_not_there_or_empty_is_refused() -> None:
-    with pytest.raises(ValueError, match="slice 9 is not in the CT: it has slices 0 to 8"):
-        copy_slice(a_region(), 0, 7, 9)
-    with pytest.raises(ValueError, match="slice 3 has nothing"):
-        copy_slice(a_region(), 0, 3, 4)
 
 
 def test_the_adaptive_brush_stops_at_an_edge_and_at_what_does_not_hang_together() -> None:

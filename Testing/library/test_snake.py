@@ -20,6 +20,7 @@ from LowDoseBMDTrainerLib.presegmentation import (
 )
 from LowDoseBMDTrainerLib.scores import dice
 from LowDoseBMDTrainerLib.snake import Bubble, Forces, Snake, box_around, box_geometry
+from placed_bubbles import BUBBLES, ITERATIONS, covering_bubbles, grown
 from scipy import ndimage
 
 CENTRE = np.array([7.0, -3.0, 20.0])
@@ -221,9 +222,6 @@ def test_a_speed_image_without_directions_is_the_same_from_everywhere() -> None:
 
 # --- a real vertebra ---------------------------------------------------------------------------------------
 
-BUBBLES = 24
-"""Placed as a careful annotator would: each time where it covers most of what is not covered yet."""
-
 REACHED = {"T12": 0.83, "L1": 0.85, "L2": 0.82}
 """Dice that must be reached against a public model's label; L1 is the one that was asked for."""
 
@@ -234,31 +232,6 @@ def test_a_vertebra_of_a_real_ct_is_filled_from_bubbles_in_body_and_arch(shared_
     labels = sitk.ReadImage(str(shared_data / "lidc0001" / "labels.nii.gz"))
     grid = Geometry.from_image(labels)
     truth = sitk.GetArrayFromImage(labels) == label
-    bubbles = covering_bubbles(truth, grid, BUBBLES)
-    box = box_around(grid, bubbles, margin_mm=8.0)
-    hu = sitk.GetArrayFromImage(sitk.ReadImage(str(shared_data / "lidc0001" / "ct.nii.gz")))[box]
-    snake = Snake.of(hu, box_geometry(grid, box), WholeBone())
-    front = snake.start(bubbles)
-    for _ in range(9):
-        front = snake.step(front)
-    found = np.zeros(truth.shape, bool)
-    found[box] = snake.mask(front)
+    hu = sitk.GetArrayFromImage(sitk.ReadImage(str(shared_data / "lidc0001" / "ct.nii.gz")))
+    found = grown(hu, grid, covering_bubbles(truth, grid, BUBBLES))[ITERATIONS]
     assert dice(found, truth) >= REACHED[level]
-
-
-def covering_bubbles(truth: np.ndarray, grid: Geometry, count: int) -> list[Bubble]:
-    """Balls inside of a region (k, j, i), each where it covers most of what the others have not; 500 places are tried."""
-    box = ndimage.find_objects(truth.view(np.uint8))[0]
-    spacing = np.array(grid.spacing_kji_mm)
-    depth = ndimage.distance_transform_edt(np.pad(truth[box], 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
-    voxels = np.argwhere(truth[box])
-    tried = np.random.default_rng(0).permutation(np.argwhere(depth > 1.4))[:500]
-    radii = np.clip(depth[tuple(tried.T)], 1.5, 12.0)
-    balls = [((voxels - place) * spacing) ** 2 @ np.ones(3) < radius**2 for place, radius in zip(tried, radii, strict=True)]
-    left, chosen = np.ones(len(voxels), bool), []
-    for _ in range(count):
-        best = int(np.argmax([np.count_nonzero(ball & left) for ball in balls]))
-        left &= ~balls[best]
-        corner = np.array([s.start for s in box])
-        chosen.append(Bubble(tuple(map(float, grid.to_lps(tried[best] + corner))), float(radii[best])))
-    return chosen
