@@ -31,8 +31,11 @@ from slicer.i18n import tr as _
 from .activity import Activity
 from .background import Background
 
-SAVE_MS = 1500
-"""After the last stroke; a burst of strokes is saved once."""
+SAVE_MS = 2000
+"""After a stroke; those that come meanwhile are saved with it."""
+
+WORKED_ON = (Status.IN_PROGRESS, Status.FLAGGED)
+"""Work on these is counted when they are left; a completed case has its time since it was completed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +160,9 @@ class Annotation:
 
     def _onChanged(self) -> None:
         self.activity.touch()
-        self._timer.start()
+        self.saved = ""
+        if not self._timer.active:  # not put off by each stroke: whoever draws without a pause is saved too
+            self._timer.start()
         self.tell()
 
     def save(self) -> None:
@@ -176,7 +181,7 @@ class Annotation:
         if writing is not self._writing:
             return
         self._onDisk, self.case, self.message = labels, writing.case, ""
-        self.saved = _("saved {time}").format(time=f"{datetime.now():%H:%M}")
+        self.saved = "" if self.unsaved else _("saved {time}").format(time=f"{datetime.now():%H:%M}")
         self._replaceInList(writing.case)
         set_segment_status(self.live.nodes, self.case.status)
         if self.unsaved:
@@ -254,7 +259,7 @@ class Annotation:
         def work() -> None:
             if labels is not None:
                 store(writing, labels, reader)
-            if seconds >= 1.0 and not reader and (labels is not None or writing.case.status is Status.IN_PROGRESS):
+            if seconds >= 1.0 and not reader and (labels is not None or writing.case.status in WORKED_ON):
                 effort = writing.case.effort
                 writing.record(effort=replace(effort, seconds=effort.seconds + seconds))
 
