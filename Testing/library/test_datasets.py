@@ -12,7 +12,7 @@ from LowDoseBMDLib.rois import Keypoint, Mask
 from LowDoseBMDTrainerLib.cases import Labels, Status
 from LowDoseBMDTrainerLib.datasets import CaseSource, Samples, held_out, load_data
 from LowDoseBMDTrainerLib.people import PARTS
-from LowDoseBMDTrainerLib.project import Arrival, Project, create_project
+from LowDoseBMDTrainerLib.project import Anatomy, Arrival, Project, create_project
 from LowDoseBMDTrainerLib.synthesis import KEYPOINT_LEVELS, Task
 from LowDoseBMDTrainerLib.training_cases import (
     PreparedCase,
@@ -233,6 +233,35 @@ def test_cases_of_a_patient_are_never_on_both_sides(a_project):
     names = [({source.name for source in data.training}, {source.name for source in data.validation}) for data in sides]
     assert sorted(map(sorted, (names[0][1], names[1][1]))) == [["0001", "0002"], ["0003"]]
     assert all(not training & validation for training, validation in names)
+
+
+def test_complete_label_maps_are_synthesised_unless_their_patient_is_held_out(a_project, tmp_path):
+    """Patient B comes again with the complete label map of a CT, patient C with bones alone."""
+    import SimpleITK as sitk
+
+    labels = np.zeros(GRID.shape_kji, np.uint8)
+    for value, (low, high) in enumerate((((4, 12, 12), (36, 24, 24)), ((20, 2, 2), (26, 8, 34)), ((0, 24, 2), (40, 34, 34)),
+                                         ((0, 2, 2), (18, 10, 16)), ((0, 2, 18), (18, 10, 34))), start=1):
+        labels[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = value
+    names = {1: "vertebrae_L1", 2: "rib_left_1", 3: "liver", 4: "lung_upper_lobe_left", 5: "kidney_left"}
+    for patient, kept in (("B", 5), ("C", 2)):
+        path = tmp_path / f"{patient}.nii.gz"
+        hu = np.random.default_rng(kept).normal(-200, 30, GRID.shape_kji).astype(np.int16)
+        sitk.WriteImage(GRID.to_image(np.where(labels > 0, 300, hu)), str(path))
+        anatomy = Anatomy(np.where(labels <= kept, labels, 0), GRID, {n: names[n] for n in range(1, kept + 1)})
+        drawn = Labels(GRID, {"vertebrae": Mask.from_array(labels == 1)})
+        a_project.add(path, arrival=Arrival(patient=patient, labels=drawn, status=Status.COMPLETED, annotator="AB",
+                                            anatomy=anatomy))
+    everything = load_data(Recipe("bones"), a_project.folder)
+    assert set(everything.digests()["training"]) == {"0001", "0002", "0003", "0004", "0004 (synthesis)", "0005"}
+    assert any(note.startswith("left out of the synthesis: 0005: its label map names bones") for note in everything.notes)
+    for fold in range(3):
+        data = load_data(Recipe("bones", folds=3, fold=fold), a_project.folder)
+        beside = {source.patient for source in data.training} & {source.patient for source in data.validation}
+        assert not beside and not any(source.synthetic for source in data.validation)
+    only = load_data(Recipe("bones"), a_project.folder, use="synthetic")
+    assert [source.name for source in only.training] == ["0004"]
+    assert only.training[0].known.tolist() == [True, True, False, False, True, False], "its own CT shows what has no label"
 
 
 def test_only_completed_cases_are_used_and_what_is_left_out_is_said(a_project):
