@@ -1,7 +1,8 @@
 """Many tasks, each in a process of its own with limits; here one after the other, or on the workers of a Dask cluster.
 
-A task is ``python -m MODULE ARGUMENTS``; the last line that it prints must be a JSON object, its result. No task outlives
-whoever started it (tether.py): not after Ctrl-C, nor when this process or a Dask worker is killed.
+A task is ``python -m MODULE ARGUMENTS``; the last line that it prints must be a JSON object, its result. Where it can be,
+its process is forked from one that has imported what studies need (preload.py), else started. No task outlives whoever
+started it (tether.py): not after Ctrl-C, nor when this process or a Dask worker is killed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import multiprocessing
 import os
 import queue
 import re
@@ -17,19 +19,28 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from .inference import THREADS_VARIABLE, threads
-from .tether import OUT_OF_MEMORY, STOPPED
+from .tether import OUT_OF_MEMORY, STOPPED, run_forked
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
+Child: TypeAlias = "subprocess.Popen[bytes] | _Forked"
+
 log = logging.getLogger(__name__)
+
+_UNSEEN = 255
+"""What multiprocessing says of such a process."""
+
+COMMAND = "lowdosebmd"
+"""Name of the program's own script, which does nothing where it is not the main program."""
 
 LOOK_SECONDS = 0.1
 """Between two looks at a running task: at its memory and whether it is still wanted."""
@@ -53,6 +64,8 @@ _LAST_ERROR = re.compile(r"^([\w.]+(?:Error|Exception|Exit|Interrupt))\b[^\n]*\Z
 
 _PASSING_ERROR = re.compile(r"\((ImportError|ModuleNotFoundError|OSError|PermissionError|FileNotFoundError)\)")
 """A package or a file was not there or could not be read: once that is put right, another try ends better."""
+
+_STARTING = threading.Lock()
 
 NO_PAGES = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
 THIS_MACHINE = "127.0.0.1:0"
@@ -142,9 +155,9 @@ def run_task(module: str, task: Task, limits: Limits, share: int = 1, wanted: Ca
     runs; False ends it.
     """
     begun = time.monotonic()
-    command = [python or python_command(), "-m", f"{__package__}.tether", module, *task.arguments]
+    python, command = python or python_command(), [module, *task.arguments]
     with (tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors,
-          _tied_process(command, share, out, errors) as child):
+          _tied_process(python, command, share, out, errors) as child):
         ended_by, peak_mb = _watch(child, limits, wanted, begun)
         code = child.wait()
         result, complaint = _last_object(out), _tail(errors)
@@ -156,15 +169,13 @@ def run_task(module: str, task: Task, limits: Limits, share: int = 1, wanted: Ca
 
 
 @contextlib.contextmanager
-def _tied_process(command: Sequence[str], share: int, out: IO[bytes],
-                  errors: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a group of its own that has ended when the block has, whatever ended the block."""
-    options: dict[str, Any] = {"start_new_session": True}
-    if os.name == "nt":
-        options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+def _tied_process(python: str, command: Sequence[str], share: int, out: IO[bytes], errors: IO[bytes]) -> Iterator[Child]:
+    """A process in a group of its own that has ended when the block has, whatever ended the block. command: a module and its
+    arguments."""
     read_end, write_end = os.pipe()
     try:
-        child = subprocess.Popen(command, env=_environment(share), stdin=read_end, stdout=out, stderr=errors, **options)
+        start = _forked if _may_fork(python) else _started
+        child = start(python, command, _environment(share), (read_end, out.fileno(), errors.fileno()))
     finally:
         os.close(read_end)
     try:
@@ -172,6 +183,82 @@ def _tied_process(command: Sequence[str], share: int, out: IO[bytes],
     finally:
         _end(child, force=False)
         os.close(write_end)
+
+
+def _started(python: str, command: Sequence[str], environment: dict[str, str], streams: tuple[int, int, int]) -> Child:
+    options: dict[str, Any] = {"start_new_session": True}
+    if os.name == "nt":
+        options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+    stdin, stdout, stderr = streams
+    return subprocess.Popen([python, "-m", f"{__package__}.tether", *command], env=environment, stdin=stdin, stdout=stdout,
+                            stderr=stderr, **options)
+
+
+def _may_fork(python: str) -> bool:
+    """Whether tasks can be forked from a process that has imported what they need (multiprocessing's fork server).
+
+    On Linux only: elsewhere libraries may not survive a fork. Not in a daemon of multiprocessing, as Dask's workers are,
+    which may not have children. And not where the main program is a script, which multiprocessing would run anew in each.
+    """
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    harmless = spec.name.endswith("__main__") if spec else file is None or Path(file).name == COMMAND
+    return (sys.platform == "linux" and harmless and python == sys.executable
+            and not multiprocessing.current_process().daemon)
+
+
+def _forked(_python: str, command: Sequence[str], environment: dict[str, str], streams: tuple[int, int, int]) -> Child:
+    from multiprocessing.connection import Connection
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([f"{__package__}.preload"])
+    passed = tuple(Connection(os.dup(stream)) for stream in streams)
+    try:
+        process = context.Process(target=run_forked, args=(passed, environment, list(command)))
+        with _found_by_the_fork_server(environment["PYTHONPATH"]):
+            process.start()
+    finally:
+        for stream in passed:
+            stream.close()
+    return _Forked(process)
+
+
+@contextlib.contextmanager
+def _found_by_the_fork_server(paths: str) -> Iterator[None]:
+    """The fork server, which the first task starts, finds modules by its environment alone (Python's gh-117378)."""
+    with _STARTING:
+        before = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = paths
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["PYTHONPATH"]
+            else:
+                os.environ["PYTHONPATH"] = before
+
+
+@dataclass
+class _Forked:
+    """A forked process, asked as a started one is."""
+
+    process: multiprocessing.process.BaseProcess
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def poll(self) -> int | None:
+        """A process whose end nobody saw, because what it was forked from has been killed, counts as killed too."""
+        return -signal.SIGKILL if self.process.exitcode == _UNSEEN else self.process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Raises subprocess.TimeoutExpired."""
+        self.process.join(timeout)
+        code = self.poll()
+        if code is None:
+            raise subprocess.TimeoutExpired("a task", timeout)
+        return code
 
 
 def _environment(share: int) -> dict[str, str]:
@@ -183,7 +270,7 @@ def _environment(share: int) -> dict[str, str]:
                          "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": each}
 
 
-def _watch(child: subprocess.Popen[bytes], limits: Limits, wanted: Callable[[], bool],
+def _watch(child: Child, limits: Limits, wanted: Callable[[], bool],
            begun: float) -> tuple[str | None, float | None]:
     """Wait for the end, or bring it about; returns the status that a limit gave it, and the most memory seen in MB."""
     peak_mb: float | None = None
@@ -232,7 +319,7 @@ def _proc_memory_mb(pid: int) -> tuple[float, float]:
     return tuple(int(lines[name].split()[0]) * 1024 / 1e6 for name in ("VmRSS", "VmHWM"))
 
 
-def _end(child: subprocess.Popen[bytes], force: bool) -> None:
+def _end(child: Child, force: bool) -> None:
     """End a task and what it started; when not forced it may first remove what it wrote aside."""
     if child.poll() is not None:
         return
@@ -245,9 +332,12 @@ def _end(child: subprocess.Popen[bytes], force: bool) -> None:
     child.wait()
 
 
-def _signal_group(child: subprocess.Popen[bytes], number: int) -> None:
+def _signal_group(child: Child, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, number)
+        try:
+            os.killpg(child.pid, number)
+        except ProcessLookupError:  # just forked, and not in its own group yet
+            os.kill(child.pid, number)
 
 
 def _verdict(code: int, ended_by: str | None, result: dict[str, Any] | None, complaint: str,

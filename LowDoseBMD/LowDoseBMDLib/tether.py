@@ -12,6 +12,11 @@ import runpy
 import signal
 import sys
 import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 OUT_OF_MEMORY, STOPPED, UNTIED = 87, 88, 89
 """Exit status: no memory was left; SIGTERM asked for the end; whoever started it is gone."""
@@ -27,6 +32,22 @@ def main() -> None:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except MemoryError:
         sys.exit(OUT_OF_MEMORY)
+
+
+def run_forked(streams: tuple[Connection, Connection, Connection], environment: Mapping[str, str],
+               arguments: Sequence[str]) -> None:
+    """main in a process that was forked from another (runner.py): in a session of its own, with these as standard input,
+    output and error, and with the environment that a started process would have. arguments: the module's name, and its own.
+    """
+    os.setsid()
+    for number, stream in enumerate(streams):
+        os.dup2(stream.fileno(), number)
+        stream.close()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8")
+    os.environ.update(environment)
+    sys.argv = ["", *arguments]
+    main()
 
 
 def _end_when_untied() -> None:
