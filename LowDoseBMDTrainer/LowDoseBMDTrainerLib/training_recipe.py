@@ -84,8 +84,10 @@ class Recipe:
         if self.steps < 1 or self.batch < 1 or self.streams < 1 or self.pool < 1 or not 1 <= self.fresh <= self.batch:
             raise ValueError(f"steps {self.steps}, batch {self.batch}, streams {self.streams}, pool {self.pool}, fresh "
                              f"{self.fresh}: each is 1 at least, and fresh at most the batch")
-        if any(n < STRIDE or n % STRIDE for n in self.shape_kji) or len(self.shape_kji) not in (0, 3):
-            raise ValueError(f"a sample of {self.shape_kji} voxels: its three sides are multiples of {STRIDE}")
+        least = max(STRIDE, 2 ** len(self.channels))
+        if any(n < least or n % STRIDE for n in self.shape_kji) or len(self.shape_kji) not in (0, 3):
+            raise ValueError(f"a sample of {self.shape_kji} voxels: its three sides are multiples of {STRIDE}, of {least} at "
+                             "least")
         if self.folds and not 0 <= self.fold < self.folds:
             raise ValueError(f"fold {self.fold} of {self.folds}: folds are counted from 0 to {self.folds - 1}")
 
