@@ -195,10 +195,11 @@ class SegmentEditorSnakeEffect(AbstractScriptedSegmentEditorEffect):
         if self.snake is None:
             node = self.scriptedEffect.parameterSetNode()
             volumeNode, segmentationNode = node.GetSourceVolumeNode(), node.GetSegmentationNode()
-            if volumeNode is None or segmentationNode is None:
+            chosen = node.GetSelectedSegmentID() if segmentationNode is not None else ""
+            if volumeNode is None or not chosen:
                 raise ValueError(_("Choose a CT and a segment first."))
-            colour = segmentationNode.GetSegmentation().GetSegment(node.GetSelectedSegmentID()).GetColor()
-            self.snake = SnakeScene(slicer.mrmlScene, volumeNode, centreRas, colour)
+            segment = segmentationNode.GetSegmentation().GetSegment(chosen)
+            self.snake = SnakeScene(slicer.mrmlScene, volumeNode, centreRas, segment.GetColor())
             self.snake.way = self.way
             self._onSetting()
         return self.snake

@@ -31,6 +31,9 @@ TINY = 1e-6
 REACH_CUBES = 4
 """So far from the front its function is computed: ITK's three layers and one for their slopes."""
 
+OVERHANG = 3
+"""Voxels by which a box is continued for interpolation: enough for cubes five times as long as a voxel's shortest side."""
+
 SETTLED_SHARE = 0.002
 """The front stands when, per iteration, less than this share of its own voxels changes sides. Judgement."""
 
@@ -204,8 +207,8 @@ class Snake:
 
 def _at_voxels(array: np.ndarray, source: Geometry, target: Geometry) -> np.ndarray:
     """(k, j, i) float32 linear interpolation, beyond the outermost voxel centres their value."""
-    padded = source.crop((-1, -1, -1), tuple(n + 2 for n in source.shape_kji))
-    return resample(np.pad(array.astype(np.float32, copy=False), 1, mode="edge"), padded, target, outside=1.0)
+    padded = source.crop((-OVERHANG,) * 3, tuple(n + 2 * OVERHANG for n in source.shape_kji))
+    return resample(np.pad(array.astype(np.float32, copy=False), OVERHANG, mode="edge"), padded, target, outside=1.0)
 
 
 def _window(inside: np.ndarray, margin: int) -> tuple[slice, slice, slice] | None:

@@ -144,8 +144,9 @@ def test_stopping_going_on_and_going_back_are_the_same_as_never_having_stopped()
     assert straight.iterations == 10
 
 
-def test_a_front_on_the_edge_of_the_box_stays_in_it() -> None:
-    grid = a_grid((1.0, 1.0, 1.0), size_mm=20.0)
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (0.35, 0.35, 3.0)])
+def test_a_front_fills_its_box_to_the_edge(spacing_mm: tuple[float, float, float]) -> None:
+    grid = a_grid(spacing_mm, size_mm=20.0)
     snake = all_bright(grid)
     assert snake.mask(snake.run(snake.start([Bubble(tuple(CENTRE), 4.0)]), most_iterations=200)).all()
 
