@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import struct
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -27,6 +30,10 @@ from .results import FAST_PICTURES, PICTURES, software, write_refused, write_res
 from .rois import Rois
 
 log = logging.getLogger(__name__)
+
+NETWORK_MODULES = ("onnxruntime",)
+PICTURE_MODULES = ("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.patheffects")
+"""Loaded while a CT is read, which leaves a core idle; they are needed later."""
 
 AIR_BELOW_HU = -300.0
 """Lung, bowel gas and the room; fat, the lightest tissue of a region, is near -110 HU."""
@@ -54,6 +61,11 @@ class Settings:
     rois: Path | None = None
     calibrations: tuple[Calibration, ...] = ()
     detail: str = "full"
+
+    @property
+    def given(self) -> bool:
+        """Regions, or labels to start from, are given: no network runs."""
+        return bool(self.rois or self.labels)
 
     def calibration_for(self, acquisition: Acquisition) -> Calibration:
         """The calibration with which a scan is measured."""
@@ -86,6 +98,8 @@ def measure_from(read: Callable[[], CTVolume], source: Path | Sequence[Path], ou
     """As measure_study, for a CT that ``read`` brings. source: where its files then lie, for results in DICOM."""
     watch = watch or Stopwatch()
     _refuse_unwritable(out)
+    ahead = PICTURE_MODULES if settings.given else NETWORK_MODULES + PICTURE_MODULES
+    threading.Thread(target=_import, args=(ahead,)).start()
     try:
         ct = read()
     except Refusal as refusal:
@@ -105,7 +119,7 @@ def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: 
     watch = watch or Stopwatch()
     _refuse_unwritable(out)
     networks: dict[str, str] = {}
-    if not (settings.rois or settings.labels):
+    if not settings.given:
         with watch.stage("loading the networks"):
             models = models or open_models(settings.models, settings.engine, settings.device)
         networks = {**models.identities, "engine": models.bones.description}
@@ -132,6 +146,13 @@ def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: 
         out, ct, rois, measurement,
         lambda: to_dict(measurement, ct.acquisition, software(networks), _rounded(watch), detail=settings.detail), watch,
         given=settings.rois, dicom=dicom or (), pictures=PICTURES if settings.detail == "full" else FAST_PICTURES)
+
+
+def _import(modules: Sequence[str]) -> None:
+    """For a thread of its own, while files are read. Whoever needs a module says when it is missing."""
+    for name in modules:
+        with suppress(ImportError):
+            import_module(name)
 
 
 def _refuse_unwritable(out: Path) -> None:
