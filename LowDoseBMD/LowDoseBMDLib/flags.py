@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+LEVEL_UNCERTAIN = "level_uncertain"
+"""Code of the flag that asks a reader to confirm the level."""
+
 
 class Severity(Enum):
     """How a flag bears on the number.

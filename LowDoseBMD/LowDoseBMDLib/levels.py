@@ -15,7 +15,7 @@ from scipy import ndimage
 from .anatomy import LEVELS, SPINE
 from .bodies import Body, Spine
 from .bones import Bones
-from .flags import Flag, Severity
+from .flags import LEVEL_UNCERTAIN, Flag, Severity
 from .keypoints import Heatmaps
 
 CERTAIN = 0.95
@@ -203,7 +203,7 @@ def _flags(numbering: Numbering, spine: Spine, by_heat: np.ndarray, by_ribs: np.
     other = numbering.second[measured[0]]
     reason = ("the ribs and the keypoint network do not agree" if not agree
               else "the evidence is not overwhelming")
-    return [Flag("level_uncertain", Severity.LIMITED,
+    return [Flag(LEVEL_UNCERTAIN, Severity.LIMITED,
                  f"Confirm the level: {reason}. The vertebra read as {numbering.names[measured[0]]} "
                  f"({100 * numbering.probability:.0f} %) could be {other or 'another'} "
                  f"({100 * numbering.second_probability:.0f} %).",

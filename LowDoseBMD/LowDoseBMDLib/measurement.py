@@ -19,7 +19,7 @@ from .calibration import Z95, Calibration
 from .calibration_flags import calibration_flags, provisional_flags
 from .calibration_match import match
 from .ctvolume import CTVolume
-from .flags import Flag, Severity
+from .flags import LEVEL_UNCERTAIN, Flag, Severity
 from .rois import Rois
 from .roistats import RoiStats, clip, read_region
 
@@ -321,7 +321,7 @@ def _why_not(level: LevelMeasurement) -> str:
 
 def _unknown_level(rois: Rois, mean_of: tuple[str, ...]) -> tuple[Flag, ...]:
     """One vertebra whose name is in doubt is no measurement of T12, L1 or L2; of two, a reader can confirm the names."""
-    if len(mean_of) != 1 or not any(flag.code == "level_uncertain" for flag in rois.flags):
+    if len(mean_of) != 1 or not any(flag.code == LEVEL_UNCERTAIN for flag in rois.flags):
         return ()
     return (Flag("level_unknown", Severity.REFUSED, f"No vBMD: only one level could enter the mean, and that it is "
                  f"{mean_of[0]} is not certain. Use a scan that reaches below L2, or name the region yourself."),)

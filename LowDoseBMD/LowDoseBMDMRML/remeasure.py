@@ -12,6 +12,7 @@ from LowDoseBMDLib.anatomy import STRUCTURES
 from LowDoseBMDLib.calibration import Calibration, calibration_from_dict, calibration_to_dict
 from LowDoseBMDLib.ctvolume import CTVolume
 from LowDoseBMDLib.exchange import Proposal
+from LowDoseBMDLib.flags import LEVEL_UNCERTAIN
 from LowDoseBMDLib.measurement import Measurement, measure
 from LowDoseBMDLib.record import to_dict
 from LowDoseBMDLib.review import ACCEPTED, REJECTED, Reading, Review
@@ -215,7 +216,7 @@ class LiveMeasurement:
             raise ValueError(f"{self.stale_reason} Measure again before you sign.")
         if self.measurement.status == REFUSED:
             raise ValueError("There is no number to accept: draw what is missing, or reject the study.")
-        if any(flag.code == "level_uncertain" for flag in self.measurement.flags):
+        if any(flag.code == LEVEL_UNCERTAIN for flag in self.measurement.flags):
             raise ValueError("It is not certain which vertebra is which. Count them, then say that the levels are right, or "
                              "move the names, before you sign.")
         self._sign(_review(ACCEPTED, reader, comment, now))

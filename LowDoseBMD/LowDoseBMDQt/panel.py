@@ -10,6 +10,7 @@ from typing import Any
 import qt
 import slicer
 from LowDoseBMDLib.anatomy import LEVELS
+from LowDoseBMDLib.flags import LEVEL_UNCERTAIN
 from LowDoseBMDLib.geometry import ras_point
 from LowDoseBMDLib.pipeline import centre_of
 from LowDoseBMDMRML.volumes import acquisition_of
@@ -36,7 +37,6 @@ from .session import NO_CT, RUNNING, Session
 from .shortcuts import Shortcuts
 
 EROSIONS = frozenset(each.value for each in Erosion)
-LEVEL_UNCERTAIN = "level_uncertain"
 READER_SETTING = "LowDoseBMD/Reader"
 """Key of the application's settings: who signed last on this computer."""
 

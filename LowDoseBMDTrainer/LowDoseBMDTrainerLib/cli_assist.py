@@ -67,7 +67,7 @@ def run_predraw(options: argparse.Namespace) -> int:
     def do(case: Case, models: Models, progress: Progress) -> str:
         if options.to:
             progress("reading the CT", 0.0)
-            write_result(options.to, predraw(read_image(case), models, wanted, progress))
+            write_result(options.to, predraw(read_image(case), models, wanted, progress).labels)
             return f"proposal in {options.to}"
         mine = predraw_case(case, models, wanted, options.again, progress)
         return "pre-drawn" if mine else "proposal kept beside the labels that are there"

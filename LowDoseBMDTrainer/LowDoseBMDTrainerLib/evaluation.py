@@ -13,16 +13,18 @@ import numpy as np
 from LowDoseBMDLib.anatomy import LEVELS
 from LowDoseBMDLib.ctvolume import CTVolume
 from LowDoseBMDLib.failures import is_memory, refusal_of
+from LowDoseBMDLib.flags import LEVEL_UNCERTAIN
 from LowDoseBMDLib.inference import Progress, silent
 from LowDoseBMDLib.rois import NO_VOXELS, Mask
 
 from .cases import Case, Labels, Status, read_image, read_labels
+from .predraw import Prediction
 from .scores import cut_to_both, dice, identified, keypoint_errors_mm, surface_scores
 
 PLAIN = "none"
 """Name of the perturbation that changes nothing."""
 
-Predictor = Callable[[CTVolume, Progress], Labels]
+Predictor = Callable[[CTVolume, Progress], Prediction]
 """What the models draw on a CT."""
 
 
@@ -66,7 +68,8 @@ class CaseScores:
     """All scores of one case under one perturbation.
 
     exposure: whether the models know the case (evaluation_subject.py). confidence: of the names of the levels, None where
-    none was found. problem: why there are no scores, or why all was missed; empty else.
+    none was found. asks: LowDoseBMD has a reader confirm them. problem: why there are no scores, or why all was missed;
+    empty else.
     """
 
     case: str
@@ -78,6 +81,7 @@ class CaseScores:
     keypoints: tuple[KeypointScore, ...] = ()
     trabecular: tuple[TrabecularScore, ...] = ()
     confidence: float | None = None
+    asks: bool = False
     seconds: float = 0.0
     problem: str = ""
 
@@ -194,18 +198,19 @@ def _scored(blank: CaseScores, ct: CTVolume, truth: Labels, predict: Predictor, 
             progress: Progress) -> Drawn:
     begun = time.perf_counter()
     try:
-        found = predict(ct, progress)
+        proposal = predict(ct, progress)
     except (ValueError, IndexError, RuntimeError) as error:
         if is_memory(error):
             raise MemoryError(str(error)) from error
-        found = Labels(ct.geometry)
+        proposal = Prediction(Labels(ct.geometry))
         blank = replace(blank, problem=f"refused: {refusal_of(error)}")
-    seconds = time.perf_counter() - begun
+    seconds, found = time.perf_counter() - begun, proposal.labels
     progress("scoring", 0.0)
     names = [name for name in scope.structures if not name.startswith("body_")]
     bodies = [name for name in scope.structures if name.startswith("body_")]
     scores = replace(
         blank, seconds=seconds, confidence=_confidence(found),
+        asks=any(flag.code == LEVEL_UNCERTAIN for flag in proposal.flags),
         structures=score_structures(found, truth, [*names, *bodies]), keypoints=score_keypoints(found, truth),
         trabecular=score_trabecular(ct, found, truth) if bodies else ())
     return Drawn(scores, ct, truth, found)

@@ -12,7 +12,6 @@ from typing import Any
 from LowDoseBMDLib import __version__
 from LowDoseBMDLib.anatomy import STRUCTURES
 from LowDoseBMDLib.files.atomic import write_whole
-from LowDoseBMDLib.levels import CERTAIN
 from LowDoseBMDLib.report.numbers import NO_VALUE, between, number, percent
 from LowDoseBMDLib.report.study_page import render
 from LowDoseBMDLib.report.tables import csv_text, plain, write_json
@@ -39,7 +38,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 COLUMNS: tuple[str, ...] = (
     "case", "patient", "perturbation", "exposure", "synthetic", "name", "dice", "nsd_2mm", "hd95_mm", "mean_mm", "truth_mm3",
-    "found_mm3", "error_mm", "identified", "core_recall", "truth_hu", "found_hu", "confidence", "problem",
+    "found_mm3", "error_mm", "identified", "core_recall", "truth_hu", "found_hu", "confidence", "asks", "problem",
 )
 """Of cases.csv, one row a structure or level of a case; a distance to what was not found is inf."""
 
@@ -115,7 +114,7 @@ def _table(rows: Sequence[CaseScores]) -> Iterator[list[Any]]:
     for row in rows:
         scores = [asdict(score) for score in (*row.structures, *row.keypoints, *row.trabecular)] or [{}]
         common = {name: getattr(row, name) for name in ("case", "patient", "perturbation", "exposure", "synthetic",
-                                                        "confidence", "problem")}
+                                                        "confidence", "asks", "problem")}
         for score in scores:
             name = score.get("structure") or score.get("level", "")
             cells = {**common, **score, "name": f"trabecular_{name}" if "core_recall" in score else name,
@@ -184,7 +183,7 @@ def _levels_sentence(levels: LevelsSummary, people: int) -> str:
                 if people == right.of >= FEWEST_FOR_INTERVAL else "")
     return (f"{levels.identified} of {counted(levels.vertebrae, 'level')} identified, all of them in {right.count} of "
             f"{counted(right.of, 'case')}{interval}; {levels.confident_wrong} of {counted(levels.confident, 'naming')} that "
-            f"would be measured without asking (confidence {CERTAIN} or more) wrong.")
+            f"would be measured without asking wrong.")
 
 
 def _group_tables(one: GroupSummary) -> Iterator[dict[str, Any]]:

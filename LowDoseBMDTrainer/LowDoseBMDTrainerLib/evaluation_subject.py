@@ -16,7 +16,7 @@ from LowDoseBMDLib.pipeline import Models, open_models
 
 from .cases import Case, Labels
 from .evaluation import Predictor, Scope
-from .predraw import Wanted, predraw
+from .predraw import Prediction, Wanted, predraw
 from .project import Project
 from .training_log import BEST, LOG, RECIPE, read_json, read_log
 
@@ -68,11 +68,11 @@ class Subject:
         """Draws what the scope says, by the stages of the product."""
         return self._bones if self.task == "bones" else self._all
 
-    def _bones(self, ct: CTVolume, progress: Progress) -> Labels:
+    def _bones(self, ct: CTVolume, progress: Progress) -> Prediction:
         found = segment_bones(ct, self.models.bones, progress)
-        return Labels(ct.geometry, {**found.masks(ct.geometry), OTHER_BONES: found.other_mask(ct.geometry)})
+        return Prediction(Labels(ct.geometry, {**found.masks(ct.geometry), OTHER_BONES: found.other_mask(ct.geometry)}))
 
-    def _all(self, ct: CTVolume, progress: Progress) -> Labels:
+    def _all(self, ct: CTVolume, progress: Progress) -> Prediction:
         return predraw(ct, self.models, Wanted(other_bones=True, bodies=True), progress)
 
 

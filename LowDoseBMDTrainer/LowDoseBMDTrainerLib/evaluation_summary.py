@@ -66,8 +66,8 @@ class LevelsSummary:
     """How far the names of levels can be trusted.
 
     vertebrae, identified: how many levels were annotated and identified. all_right: cases in which all were. confident:
-    cases with a confidence of at least levels.CERTAIN; confident_wrong: of these, those with a wrong level. reliability:
-    (from, to, cases, cases with all right) by confidence.
+    cases whose levels would be measured without asking a reader; confident_wrong: of these, those with a wrong level.
+    reliability: (from, to, cases, cases with all right) by confidence.
     """
 
     vertebrae: int
@@ -155,7 +155,7 @@ def _levels(rows: Sequence[CaseScores]) -> LevelsSummary | None:
     if not named:
         return None
     right = {id(row): all(score.identified for score in row.keypoints) for row in named}
-    confident = [row for row in named if row.confidence is not None and row.confidence >= CERTAIN]
+    confident = [row for row in named if row.confidence is not None and not row.asks]
     bins = tuple((low, high, *_count(named, right, low, high)) for low, high in pairwise(CONFIDENCES))
     return LevelsSummary(
         sum(len(row.keypoints) for row in named), sum(score.identified for row in named for score in row.keypoints),

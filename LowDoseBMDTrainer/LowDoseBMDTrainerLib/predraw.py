@@ -10,7 +10,7 @@ from LowDoseBMDLib.bones import segment_bones
 from LowDoseBMDLib.ctvolume import CTVolume
 from LowDoseBMDLib.files.markups import read_keypoints
 from LowDoseBMDLib.files.segmentation import load_segmentation
-from LowDoseBMDLib.flags import Refusal
+from LowDoseBMDLib.flags import Flag, Refusal
 from LowDoseBMDLib.geometry import Geometry
 from LowDoseBMDLib.inference import Progress, silent
 from LowDoseBMDLib.pipeline import Models, Skeleton, Stopwatch, find_skeleton
@@ -47,7 +47,15 @@ class Wanted:
     bodies: bool = False
 
 
-def predraw(ct: CTVolume, models: Models, wanted: Wanted = Wanted(), progress: Progress = silent) -> Labels:
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the models draw, and what LowDoseBMD says to a reader of the names of the levels."""
+
+    labels: Labels
+    flags: tuple[Flag, ...] = ()
+
+
+def predraw(ct: CTVolume, models: Models, wanted: Wanted = Wanted(), progress: Progress = silent) -> Prediction:
     """Bones and keypoints of a CT as LowDoseBMD finds them; only bones where it finds no spine.
 
     Raises inference.Cancelled when the progress callback asks.
@@ -64,7 +72,7 @@ def predraw(ct: CTVolume, models: Models, wanted: Wanted = Wanted(), progress: P
     masks = apart(drawn)  # each class is brought to the CT's grid by itself, so that neighbours may overlap by a voxel
     if wanted.bodies:
         masks |= {f"body_{name}": found.bodies[name] for name in LEVELS if name in found.bodies}
-    return Labels(ct.geometry, masks, found.keypoints)
+    return Prediction(Labels(ct.geometry, masks, found.keypoints), found.flags)
 
 
 def why_not(case: Case, again: bool = False) -> str:
@@ -97,7 +105,7 @@ def predraw_case(case: Case, models: Models, wanted: Wanted = Wanted(), again: b
     Raises ValueError when its CT cannot be read, cases.CaseTaken, inference.Cancelled.
     """
     progress("reading the CT", 0.0)
-    proposal = predraw(read_image(case), models, wanted, progress)
+    proposal = predraw(read_image(case), models, wanted, progress).labels
     progress("saving", 0.0)
     return store(case, proposal, again)
 

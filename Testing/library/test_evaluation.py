@@ -47,6 +47,7 @@ from LowDoseBMDTrainerLib.evaluation_subject import (
     with_people,
 )
 from LowDoseBMDTrainerLib.evaluation_summary import group, spread, summarise
+from LowDoseBMDTrainerLib.predraw import Prediction
 from LowDoseBMDTrainerLib.project import Arrival, Project, create_project
 from LowDoseBMDTrainerLib.scores import dice
 
@@ -95,6 +96,10 @@ def bright(ct: CTVolume) -> Labels:
     return Labels(ct.geometry, {"vertebrae": mask}, (Keypoint("L1", tuple(mask.centroid_lps_mm(ct.geometry)), 0.97),))
 
 
+def perfect(ct: CTVolume, _progress: object) -> Prediction:
+    return Prediction(bright(ct))
+
+
 # --- one case ----------------------------------------------------------------------------------------------
 
 def test_a_moved_block_scores_what_arithmetic_says() -> None:
@@ -113,7 +118,7 @@ def test_what_is_not_there_must_not_be_found() -> None:
 
 
 def test_a_case_is_scored_on_what_it_annotates(a_project: Project) -> None:
-    (drawn,) = evaluate_case(a_project.case("0001"), lambda ct, _: bright(ct), SCOPE, NEW)
+    (drawn,) = evaluate_case(a_project.case("0001"), perfect, SCOPE, NEW)
     assert isinstance(drawn, Drawn)
     assert [score.structure for score in drawn.scores.structures] == ["vertebrae"]
     assert drawn.scores.structures[0].dice == 1.0
@@ -122,7 +127,7 @@ def test_a_case_is_scored_on_what_it_annotates(a_project: Project) -> None:
 
 
 def test_a_scan_that_is_refused_counts_as_missed(a_project: Project) -> None:
-    def refuse(_ct: CTVolume, _progress: object) -> Labels:
+    def refuse(_ct: CTVolume, _progress: object) -> Prediction:
         raise Refusal("no_spine", "No spine.")
 
     (drawn,) = evaluate_case(a_project.case("0001"), refuse, SCOPE, NEW)
@@ -131,13 +136,13 @@ def test_a_scan_that_is_refused_counts_as_missed(a_project: Project) -> None:
 
 
 def test_a_stage_that_fails_on_a_scan_does_not_end_the_evaluation(a_project: Project) -> None:
-    def fail(_ct: CTVolume, _progress: object) -> Labels:
+    def fail(_ct: CTVolume, _progress: object) -> Prediction:
         raise RuntimeError("singular")
 
     (drawn,) = evaluate_case(a_project.case("0001"), fail, SCOPE, NEW)
     assert drawn.scores.structures[0].dice == 0 and "singular" in drawn.scores.problem
 
-    def exhaust(_ct: CTVolume, _progress: object) -> Labels:
+    def exhaust(_ct: CTVolume, _progress: object) -> Prediction:
         raise RuntimeError("bad_alloc")
 
     with pytest.raises(MemoryError):
@@ -146,12 +151,12 @@ def test_a_stage_that_fails_on_a_scan_does_not_end_the_evaluation(a_project: Pro
 
 def test_a_case_whose_ct_is_gone_says_so(a_project: Project, tmp_path: Path) -> None:
     (tmp_path / "secret_name_0.nii.gz").unlink()
-    (row,) = evaluate_case(a_project.case("0001"), lambda ct, _: bright(ct), SCOPE, NEW)
+    (row,) = evaluate_case(a_project.case("0001"), perfect, SCOPE, NEW)
     assert isinstance(row, CaseScores) and "no CT" in row.problem and not row.structures
 
 
 def test_a_case_without_anything_to_score_says_so(a_project: Project) -> None:
-    (row,) = evaluate_case(a_project.case("0001"), lambda ct, _: bright(ct), Scope(("clavicles",), False), NEW)
+    (row,) = evaluate_case(a_project.case("0001"), perfect, Scope(("clavicles",), False), NEW)
     assert "annotates nothing" in row.problem
 
 
@@ -217,7 +222,7 @@ def test_a_body_near_the_cut_is_no_truth_any_more() -> None:
 
 
 def test_a_case_is_scored_once_more_for_each_perturbation(a_project: Project) -> None:
-    results = list(evaluate_case(a_project.case("0001"), lambda ct, _: bright(ct), SCOPE, NEW, ("noise", "flip")))
+    results = list(evaluate_case(a_project.case("0001"), perfect, SCOPE, NEW, ("noise", "flip")))
     assert [drawn.scores.perturbation for drawn in results] == [PLAIN, "noise", "flip"]
     assert all(drawn.scores.structures[0].dice == 1 for drawn in results)
 
@@ -373,6 +378,8 @@ def test_a_confident_wrong_level_under_a_perturbation_is_a_finding() -> None:
     rows = (row("0001", 0.9), wrong, replace(row("0001", 0.9), perturbation="noise"))
     said = list(findings(replace(found, rows=rows), *summarise(rows)))
     assert "without asking: 0.85 of the size." in said[-1]
+    asked = (row("0001", 0.9), replace(wrong, asks=True))
+    assert not any("wrong level" in sentence for sentence in findings(replace(found, rows=asked), *summarise(asked)))
     assert not any("wrong level" in sentence for sentence in findings(replace(found, rows=rows[::2]), *summarise(rows[::2])))
 
 
@@ -419,5 +426,5 @@ def test_progress_can_stop_an_evaluation(a_project: Project) -> None:
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        list(evaluate_case(a_project.case("0001"), lambda ct, _: bright(ct), SCOPE, NEW, (), stop))
-    assert len(list(evaluate_case(a_project.case("0001"), lambda ct, _: bright(ct), SCOPE, NEW, (), silent))) == 1
+        list(evaluate_case(a_project.case("0001"), perfect, SCOPE, NEW, (), stop))
+    assert len(list(evaluate_case(a_project.case("0001"), perfect, SCOPE, NEW, (), silent))) == 1

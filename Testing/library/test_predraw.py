@@ -61,7 +61,7 @@ def models() -> Models:
 
 @pytest.fixture(scope="module")
 def proposal(loins: Phantom, models: Models) -> Labels:
-    return predraw(loins.ct, models, Wanted(bodies=True))
+    return predraw(loins.ct, models, Wanted(bodies=True)).labels
 
 
 def box(start: tuple[int, int, int], shape: tuple[int, int, int]) -> Mask:
@@ -82,7 +82,7 @@ def test_bones_and_keypoints_are_drawn(loins: Phantom, proposal: Labels) -> None
 def test_a_scan_without_spine_gets_its_bones_only(models: Models) -> None:
     rng = np.random.default_rng(0)
     air = CTVolume(rng.normal(-1000, 10, (24, 24, 24)).astype(np.float32), Geometry((24, 24, 24), np.diag([3.0, 3, 3, 1])))
-    labels = predraw(air, models)
+    labels = predraw(air, models).labels
     assert labels.keypoints == () and labels.geometry is air.geometry
 
 
