@@ -16,7 +16,6 @@ from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
-    ScriptedLoadableModuleLogic,
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
@@ -92,10 +91,6 @@ class LowDoseBMDTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
 
     def onSceneStartClose(self, _caller: Any, _event: str) -> None:
         self.panel.forgetScene()
-
-
-class LowDoseBMDTrainerLogic(ScriptedLoadableModuleLogic):
-    """For scripts: LowDoseBMDTrainerLib has everything that needs no window."""
 
 
 def brokenLabel(error: ImportError) -> Any:

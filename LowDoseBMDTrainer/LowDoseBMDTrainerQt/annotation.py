@@ -20,7 +20,6 @@ from LowDoseBMDTrainerLib.cases import (
     open_for_writing,
     read_image,
     read_labels,
-    read_proposal,
 )
 from LowDoseBMDTrainerLib.effort import complete
 from LowDoseBMDTrainerLib.project import Project
@@ -46,7 +45,6 @@ class Loaded:
     case: Case
     ct: CTVolume
     labels: Labels
-    proposed: bool
     writing: Writing | None
     lock: contextlib.ExitStack
     why: str
@@ -64,7 +62,7 @@ def load(case: Case, annotator: str, reader: str = "") -> Loaded:
         fresh = writing.case if writing else case
         ct = read_image(fresh)
         labels = read_labels(fresh, reader or None, ct.geometry)
-        return Loaded(fresh, ct, labels, read_proposal(fresh) is not None, writing, lock.pop_all(), why, reader)
+        return Loaded(fresh, ct, labels, writing, lock.pop_all(), why, reader)
 
 
 def store(writing: Writing, labels: Labels, reader: str) -> None:
@@ -91,7 +89,6 @@ class Annotation:
         self.case: Case | None = None
         self.live: LiveCase | None = None
         self.opening = self.readOnly = self.message = self.saved = self.reader = ""
-        self.proposed = False
         self.listeners: list[Callable[[], None]] = []
         self.activity = Activity()
         self.background = Background()
@@ -135,7 +132,7 @@ class Annotation:
         self.case, self._writing, self._lock = loaded.case, loaded.writing, loaded.lock
         self.live = LiveCase(nodes, loaded.ct, loaded.labels, self._defer)
         self.live.listeners.append(self._onChanged)
-        self._onDisk, self.proposed, self.saved = loaded.labels, loaded.proposed, ""
+        self._onDisk, self.saved = loaded.labels, ""
         self.readOnly, self.reader = loaded.why, loaded.reader
         self._lockByState()
         self.activity.begin()
@@ -238,7 +235,6 @@ class Annotation:
         if writing is None or not self.editable:
             return
         self.live.replace(labels.masks, labels.keypoints or None)
-        self.proposed = True
         self.background.run(lambda: writing.save_proposal(labels), lambda _nothing: None, self._onNotSaved)
 
     def leave(self, closing: bool = False) -> None:
@@ -279,7 +275,7 @@ class Annotation:
         """Nothing of the case is held any more, and nothing of it is left in the scene. closing: the scene clears itself."""
         live, self.live, self.case, self._writing, self._onDisk = self.live, None, None, None, None
         self.readOnly = self.saved = self.reader = ""
-        self._lock, self.proposed = contextlib.ExitStack(), False
+        self._lock = contextlib.ExitStack()
         if live is not None:
             live.close()
         self.tell()  # whoever holds the nodes lets go of them before they go

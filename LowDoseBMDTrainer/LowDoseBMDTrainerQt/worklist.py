@@ -54,11 +54,6 @@ class Worklist:
                 self._table.selectRow(row)
                 self._table.scrollToItem(self._table.item(row, NAME))
 
-    def selected(self) -> Case | None:
-        """The case of the selected row."""
-        row = self._table.currentRow()
-        return self._cases[row] if 0 <= row < len(self._cases) else None
-
     def _showRow(self, row: int, case: Case, current: bool) -> None:
         dice = case.effort.dice
         texts = {NAME: f"▶ {case.name}" if current else case.name, STATUS: statusText(case), BY: case.annotator or "-",
