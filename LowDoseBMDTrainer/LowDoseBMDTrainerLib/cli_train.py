@@ -45,7 +45,8 @@ def _add_schedule(train: argparse.ArgumentParser) -> None:
                        help="instead of --steps: as many as fit in, by a few steps that are timed first")
     train.add_argument("--batch", type=int, default=2, help="samples of a step, in each process")
     train.add_argument("--patch", type=int, default=0, metavar="VOXELS",
-                       help="side of a sample, a multiple of 16, 32 at least; smaller is quicker and sees less (default: of the task)")
+                       help="side of a sample, a multiple of 16, 32 at least; smaller is quicker, sees less (default: the "
+                       "task's)")
     train.add_argument("--learning-rate", type=float, help=f"default {FROM_SCRATCH_RATE}, a fifth of it with --start")
     train.add_argument("--res-units", type=int, default=1, help="residual units of each level of the network")
     train.add_argument("--folds", type=int, default=FOLDS, help="parts into which patients are divided; 0 holds nothing out")

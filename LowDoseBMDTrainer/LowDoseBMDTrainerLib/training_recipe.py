@@ -86,8 +86,8 @@ class Recipe:
                              f"{self.fresh}: each is 1 at least, and fresh at most the batch")
         least = max(STRIDE, 2 ** len(self.channels))
         if any(n < least or n % STRIDE for n in self.shape_kji) or len(self.shape_kji) not in (0, 3):
-            raise ValueError(f"a sample of {self.shape_kji} voxels: its three sides are multiples of {STRIDE}, of {least} at "
-                             "least")
+            raise ValueError(f"a sample of {self.shape_kji} voxels: its three sides are multiples of {STRIDE}, of "
+                             f"{least} at least")
         if self.folds and not 0 <= self.fold < self.folds:
             raise ValueError(f"fold {self.fold} of {self.folds}: folds are counted from 0 to {self.folds - 1}")
 

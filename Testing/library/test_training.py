@@ -332,7 +332,7 @@ def test_a_recipe_survives_its_file():
 @pytest.mark.parametrize(("changes", "sentence"), [
     ({"steps": 0}, "steps 0"), ({"fresh": 3}, "fresh 3"), ({"folds": 3, "fold": 3}, "fold 3 of 3"),
     ({"shape_kji": (20, 16, 16)}, "multiples of 16"),
-    ({"shape_kji": (16, 16, 16), "channels": (4, 4, 4, 4, 4)}, "of 32 at least")])
+    ({"shape_kji": (16, 16, 16), "channels": (4, 4, 4, 4, 4)}, r"of 32 at least")])
 def test_a_recipe_that_cannot_be_is_refused(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         a_recipe(**changes)
