@@ -55,7 +55,7 @@ def run_prepare(options: argparse.Namespace) -> int:
 
 
 def run_synthesize(options: argparse.Namespace) -> int:
-    """Write samples as pairs of NIfTI files."""
+    """Write samples as pairs of NIfTI files; those of bones are in the registry's labels, so that ``import`` takes them."""
     import SimpleITK as sitk
 
     from .people import load_people
@@ -67,8 +67,9 @@ def run_synthesize(options: argparse.Namespace) -> int:
     for n in range(options.count):
         person = people[n % len(people)]
         image, target = draw_sample(rng, person, task, anchors_of(person))
+        kind = "labels" if options.task == "bones" else "target"
         pair = {"ct": (image[0] * SCALE_HU).short().numpy(),
-                "target": target.numpy() if target.ndim == 3 else np.nan_to_num(target.numpy()).max(0)}
+                kind: target.numpy() if target.ndim == 3 else np.nan_to_num(target.numpy()).max(0)}
         for kind, array in pair.items():
             picture = sitk.GetImageFromArray(array)
             picture.SetSpacing([task.spacing_mm] * 3)

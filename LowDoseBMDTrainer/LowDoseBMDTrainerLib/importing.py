@@ -59,7 +59,7 @@ class ImportOptions:
     layout: one of LAYOUTS. copy: keep the CTs in the project, as NIfTI without anything of the patient. to_check: labels are
     in progress until a person has looked at them, whatever they hold. labels, names: the label map of the only CT, and the
     names of the labels of all. scheme: a key of mapping.SCHEMES, in place of names. complete: label maps were looked through
-    for every bone that has a name, so that one without a voxel is not in the CT.
+    for every bone that has a name, so that one without a voxel is not in the CT. synthetic: the CTs were drawn by a program.
     """
 
     layout: str = AUTO
@@ -69,6 +69,7 @@ class ImportOptions:
     names: Path | None = None
     scheme: str | None = None
     complete: bool = False
+    synthetic: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,13 +190,13 @@ def _labels(found: Found, ct: CTVolume) -> tuple[Mapped | None, str]:
 def _arrival(found: Found, ct: CTVolume, patient: str | None, mapped: Mapped | None, options: ImportOptions) -> Arrival:
     series = (found.series or ct.acquisition.series_uid) if found.dicom else None
     if mapped is None:
-        return Arrival(series, patient, found.source)
+        return Arrival(series, patient, found.source, options.synthetic)
     status = Status.IN_PROGRESS if mapped.missing or options.to_check else Status.COMPLETED
     reason = f"its labels hold no {', '.join(mapped.missing)}" if mapped.missing else "to be checked" * options.to_check
     report: dict[str, Any] = {"mapped": {name: list(labels) for name, labels in mapped.mapped.items()},
                               "not_mapped": list(mapped.unmapped), "notes": list(mapped.notes)}
-    return Arrival(series, patient, found.source, labels=mapped.labels, status=status, annotator=IMPORTER, reason=reason,
-                   anatomy=mapped.anatomy, report=report)
+    return Arrival(series, patient, found.source, options.synthetic, mapped.labels, status, IMPORTER, reason, mapped.anatomy,
+                   report)
 
 
 def _add_labels(case: Case, found: Found, mapped: Mapped | None, arrival: Arrival, problem: str) -> Imported:
