@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from LowDoseBMDLib.anatomy import STRUCTURES
+from LowDoseBMDLib.anatomy import OTHER_BONES, STRUCTURES
 from LowDoseBMDLib.bones import MIN_PIECE_MM3
 from LowDoseBMDLib.geometry import Geometry
 from LowDoseBMDLib.rois import Mask
@@ -75,9 +75,9 @@ def _listed(found: list[tuple[float, tuple[float, float, float]]], code: str, na
 def slice_gaps(name: str, mask: Mask, geometry: Geometry, midline: Midline | None) -> Iterator[Finding]:
     """Slices without the structure between slices that have it; left and right of paired structures by themselves.
 
-    In vertebrae that is an error; between two ribs there may be such a slice.
+    In vertebrae that is an error; between two ribs there may be such a slice, and other bones lie far apart.
     """
-    if name in PAIRED and midline is None:
+    if name == OTHER_BONES or (name in PAIRED and midline is None):
         return
     sides = midline.sides(mask) if name in PAIRED else {"": mask.voxels}
     severity = LOOK if name == "ribs" else MUST

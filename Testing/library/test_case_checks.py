@@ -216,6 +216,16 @@ def test_a_side_outside_of_the_scan_is_not_missed(drawn: Drawn) -> None:
     assert "side_missing" not in {finding.code for finding in found}
 
 
+def test_other_bones_may_lie_far_apart(drawn: Drawn) -> None:
+    """Sternum and hips, with slices between them that have neither."""
+    far = np.zeros_like(drawn.masks["vertebrae"])
+    bone = drawn.of("sternum") & ~np.logical_or.reduce(list(drawn.masks.values()))
+    rows = np.flatnonzero(bone.any(axis=(1, 2)))
+    far[rows[0]:rows[0] + 12], far[rows[-1] - 12:rows[-1] + 1] = bone[rows[0]:rows[0] + 12], bone[rows[-1] - 12:rows[-1] + 1]
+    drawn.masks["other_bones"] = far
+    assert "slice_gap" not in {finding.code for finding in drawn.check()}
+
+
 def test_wrong_hu_are_found(drawn: Drawn) -> None:
     ct = drawn.phantom.ct
     finding, = drawn.check(replace(ct, hu=np.where(ct.hu > 100, ct.hu + 700, ct.hu)))
