@@ -117,10 +117,14 @@ def task_of(run: Run) -> str:
     return str((record or {}).get("recipe", {}).get("task", ""))
 
 
+def folder_name(wanted: str) -> str:
+    """``wanted`` with what folders do not like in their names replaced."""
+    return re.sub(r"[^\w.+-]+", "-", wanted).strip("-.") or "run"
+
+
 def free_name(folder: Path, wanted: str) -> str:
-    """``wanted`` as the name of a new run in ``folder``: characters that folders do not like are replaced, and a number
-    follows where it is taken."""
-    base = re.sub(r"[^\w.+-]+", "-", wanted).strip("-.") or "run"
+    """``wanted`` as the name of a new run in ``folder`` (see folder_name); a number follows where it is taken."""
+    base = folder_name(wanted)
     name, number = base, 1
     while (folder / name).exists():
         number += 1

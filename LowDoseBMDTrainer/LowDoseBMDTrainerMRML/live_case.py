@@ -81,10 +81,10 @@ class LiveCase:
         if changed:
             self._become(replace(self.labels, masks={**masks, **changed}), masks)
 
-    def copy_slice(self, name: str, index: int) -> int:
+    def copy_slice(self, name: str, index: int, instead: bool = False) -> int:
         """Add to an axial slice what the label has in the nearest slice that is drawn; returns that slice's index.
 
-        Raises ValueError when there is none.
+        instead: the slice loses what it has of the label, in the same step of undo. Raises ValueError when there is none.
         """
         mask = self.labels.masks.get(name, NO_VOXELS)
         drawn = [n for n, there in enumerate(self.slices_of(name)) if there and n != index]
@@ -92,7 +92,10 @@ class LiveCase:
             raise ValueError("No slice with this label is near: draw one first.")
         source = min(drawn, key=lambda n: (abs(n - index), n))
         copied = mask.voxels[source - mask.start_kji[0]]
-        self.paint(name, Mask.from_array(copied[None], (index, *mask.start_kji[1:])), Rules(), begins=True)
+        if instead:
+            whole = Mask(np.ones((1, *self.labels.geometry.shape_kji[1:]), bool), (index, 0, 0))
+            self.paint(name, whole, Rules(), begins=True, erase=True)
+        self.paint(name, Mask.from_array(copied[None], (index, *mask.start_kji[1:])), Rules(), begins=not instead)
         return source
 
     def undo(self) -> None:

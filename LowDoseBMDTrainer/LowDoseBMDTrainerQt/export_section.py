@@ -9,7 +9,7 @@ from typing import Any
 import qt
 import slicer
 from LowDoseBMDLib.bundle import user_models_folder
-from LowDoseBMDTrainerLib.runs import Run, Runs, RunState, free_name, task_of
+from LowDoseBMDTrainerLib.runs import Run, Runs, RunState, folder_name, free_name, task_of
 from LowDoseBMDTrainerLib.score_files import CARD, SCORES
 from LowDoseBMDTrainerLib.training_log import BEST
 from slicer.i18n import tr as _
@@ -51,7 +51,7 @@ class ExportSection(CommandSection):
             return
         if self._runs is None or self._runs.folder != project.runs_folder:
             self._runs = Runs(project.runs_folder)
-            self.ui.setLineEdit.text = free_name(Path(), project.title)
+            self.ui.setLineEdit.text = folder_name(project.title)
             self._showResult("")
         self._listed = tuple(run for run in self._runs.read() if run.has_best and run.state is not RunState.RUNNING)
         entries = [(f"{run.name} ({task_of(run)}, {scoreText(run.log)})", str(run.folder)) for run in self._listed]
@@ -89,7 +89,7 @@ class ExportSection(CommandSection):
     def setName(self) -> str:
         """Name of the set, such as a folder may have; empty when none is given."""
         text = self.ui.setLineEdit.text.strip()
-        return free_name(Path(), text) if text else ""
+        return folder_name(text) if text else ""
 
     @property
     def evaluation(self) -> Path | None:

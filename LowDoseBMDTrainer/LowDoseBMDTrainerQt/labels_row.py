@@ -14,6 +14,11 @@ from slicer.i18n import tr as _
 SWATCH_PIXELS = 12
 PLACED = " ✓"
 
+COLUMNS = 3
+"""Of the buttons of labels: two rows, so that they fit the width of Slicer's panel."""
+MORE_CHARACTERS = 6
+"""Width of the list of further labels; its titles may be longer."""
+
 
 class LabelsRow:
     """Buttons for the bones, and a list of the rest. onLabel(name) when another label was chosen."""
@@ -22,6 +27,7 @@ class LabelsRow:
         self._onLabel = onLabel
         self.current = BONES[0]
         self._buttons: dict[str, Any] = {}
+        layout = ui.labelsWidget.layout()
         for number, name in enumerate(BONES, 1):
             button = qt.QToolButton()
             button.text = f"{number} {STRUCTURES[name].title}"
@@ -30,7 +36,7 @@ class LabelsRow:
             button.checkable = True
             button.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
             button.connect("clicked(bool)", lambda _checked=False, name=name: self.choose(name))
-            ui.labelsWidget.layout().addWidget(button)
+            layout.addWidget(button, *divmod(number - 1, COLUMNS))
             self._buttons[name] = button
         self._more = qt.QComboBox()
         self._more.toolTip = _("Labels that are drawn when they are wanted.")
@@ -38,7 +44,11 @@ class LabelsRow:
         for name in MORE:
             self._more.addItem(swatch(name), STRUCTURES[name].title, name)
         self._more.connect("activated(int)", lambda _index: self._onMore())
-        ui.labelsWidget.layout().addWidget(self._more)
+        self._more.setSizeAdjustPolicy(qt.QComboBox.AdjustToMinimumContentsLengthWithIcon)
+        self._more.setMinimumContentsLength(MORE_CHARACTERS)
+        self._more.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
+        row, column = divmod(len(BONES), COLUMNS)
+        layout.addWidget(self._more, row, column, 1, COLUMNS - column)
         self._hidden: frozenset[str] = frozenset()
         self._show()
 

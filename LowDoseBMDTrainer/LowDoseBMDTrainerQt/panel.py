@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import qt
 import slicer
 from LowDoseBMDLib.anatomy import BONES, OTHER_BONES, STRUCTURES
+from LowDoseBMDLib.bones import MIN_PIECE_MM3
 from LowDoseBMDQt import views
 from LowDoseBMDQt.correct import reveal
 from LowDoseBMDQt.session import defer
@@ -31,6 +33,7 @@ from .finishing import Finisher
 from .import_box import ImportBox
 from .labels_row import KeypointsRow, LabelsRow
 from .predraw_box import PredrawBox
+from .rank_box import RankBox
 from .rescue import rescue
 from .slice_brush import SliceBrush
 from .slices_bar import SlicesBar, nextGap
@@ -68,6 +71,7 @@ class Panel:
         self.tools = ToolRow(ui, self.editor, self.brush, self._onTool)
         self.finisher = Finisher(ui, self.annotation, self.say, self.next, self.labels.choose)
         self.predraw = PredrawBox(ui, self.annotation.background, self._onProposed, self.say)
+        self.rank = RankBox(ui, self.predraw.packages, self.annotation.refresh, self.say)
         self.importer = ImportBox(ui, lambda: self.project and self.project.folder, self.annotation.refresh)
         self.slices = SlicesBar(ui.slicesBar)
         self.shortcuts = Shortcuts(self._keys())
@@ -84,8 +88,8 @@ class Panel:
     def _connect(self) -> None:
         ui = self.ui
         clicks = {ui.openButton: self._onOpen, ui.newButton: self._onNew, ui.nextButton: self.next,
-                  ui.undoButton: self.undo, ui.redoButton: self.redo, ui.gapButton: self._onGap,
-                  ui.copySliceButton: self.copySlice, ui.predrawButton: self._onPredraw}
+                  ui.rankButton: self._onRank, ui.undoButton: self.undo, ui.redoButton: self.redo,
+                  ui.gapButton: self._onGap, ui.copySliceButton: self.copySlice, ui.predrawButton: self._onPredraw}
         for button, action in clicks.items():
             button.connect("clicked(bool)", lambda _checked=False, action=action: action())
         for button in (ui.agreementButton, ui.trainButton, ui.evaluateButton, ui.exportButton):
@@ -99,6 +103,7 @@ class Panel:
         keys = {"S": lambda: _toggle(ui.showCheckBox), "A": lambda: self._fade(-OPACITY_STEP),
                 "D": lambda: self._fade(OPACITY_STEP), "B": lambda: self._choose(BRUSH), "E": lambda: self._choose(ERASE),
                 "Shift+B": lambda: self._choose(ADAPTIVE), "G": lambda: self._choose("polygon"), "C": self.copySlice,
+                "Shift+C": lambda: self.copySlice(instead=True),
                 "+": lambda: step(ui.brushSpinBox, BRUSH_STEP), "-": lambda: step(ui.brushSpinBox, 1 / BRUSH_STEP),
                 "V": self._onHide, "T": lambda: _toggle(ui.thresholdCheckBox), "Escape": self._onEscape,
                 "N": self.next, "PgDown": lambda: self._step(1), "PgUp": lambda: self._step(-1),
@@ -158,7 +163,7 @@ class Panel:
         """The module goes: nothing is lost."""
         self.exit()
         self.forgetScene()
-        for part in (*self.sections, self.predraw, self.importer):
+        for part in (*self.sections, self.predraw, self.rank, self.importer):
             part.close()
         self.annotation.close()
 
@@ -222,6 +227,12 @@ class Panel:
                      _("The project has no cases yet: import some."))
         else:
             self.openCase(case)
+
+    def _onRank(self) -> None:
+        if self.rank.running:
+            self.rank.cancel()
+        elif self.project is not None:
+            self.rank.start(self.project, self.currentCase.name if self.currentCase is not None else "")
 
     def _step(self, step: int) -> None:
         """The next row of the table, or the one before, whatever its status."""
@@ -291,13 +302,13 @@ class Panel:
             live.paint(self.labels.current, stroke, self.tools.rules(self.labels.visible), begins,
                        erase=self.tools.current == ERASE)
 
-    def copySlice(self) -> None:
-        """Copy the label from the nearest axial slice that has it."""
+    def copySlice(self, instead: bool = False) -> None:
+        """Copy the label from the nearest axial slice that has it. instead: in place of what the slice has of the label."""
         if not self.annotation.editable:
             return
         try:
             self._live.flush()
-            self._live.copy_slice(self.labels.current, self._here())
+            self._live.copy_slice(self.labels.current, self._here(), instead)
         except ValueError as error:
             self.say(str(error))
 
@@ -366,6 +377,7 @@ class Panel:
         views.showFourUp()
         views.showVolume(live.nodes.volume_node)
         self.tools.fillOver(ANNOTATED)
+        self.tools.setLeastPiece(math.ceil(MIN_PIECE_MM3 / live.ct.geometry.voxel_volume_mm3))
         self.labels.choose(self.labels.current)
         self.tools.choose(CURSOR)
         self.predraw.fillModels(self.project)
@@ -379,7 +391,8 @@ class Panel:
         done = sum(case.status is Status.COMPLETED for case in annotation.cases)
         ui.doneLabel.text = _("{done} / {all} done").format(done=done, all=len(annotation.cases)) if opened else ""
         ui.casesTable.visible = opened
-        ui.nextButton.enabled = ui.orderComboBox.enabled = ui.importButton.enabled = opened
+        for widget in (ui.nextButton, ui.orderComboBox, ui.importButton, ui.rankButton):
+            widget.enabled = opened
 
     def _showState(self) -> None:
         problem = self.annotation.message

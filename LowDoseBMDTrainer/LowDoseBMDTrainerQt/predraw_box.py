@@ -29,13 +29,14 @@ OUTPUT, RESULT, STOP = "output.txt", "proposal", "stop"
 
 
 class PredrawBox:
-    """onDone(case, proposal) in the main thread; say(text) for what went wrong. background: reads the result."""
+    """onDone(case, proposal) in the main thread; say(text) for what went wrong. background: reads the result.
+    packages: what networks need."""
 
     def __init__(self, ui: Any, background: Any, onDone: Callable[[Case, Labels], None],
                  say: Callable[[str], None]) -> None:
         self._ui, self._background, self._onDone, self._say = ui, background, onDone, say
         self._process = TrainerProcess()
-        self._packages = PackagesBox(ui, str(REQUIREMENTS), lambda: None)
+        self.packages = PackagesBox(ui, str(REQUIREMENTS), lambda: None)
         self._folder: Path | None = None
         self._stage, self._fraction = "", 0.0
         self._failed = ""
@@ -62,7 +63,7 @@ class PredrawBox:
 
     def start(self, project: Project, case: Case, bodies: bool, otherBones: bool) -> None:
         """Draw this case. bodies, otherBones: these labels too."""
-        if self.running or not self._packages.complete():
+        if self.running or not self.packages.complete():
             return
         self._folder = Path(tempfile.mkdtemp(prefix="LowDoseBMDTrainer-", dir=slicer.app.temporaryPath))
         self._stage, self._fraction, self._failed = "", 0.0, ""

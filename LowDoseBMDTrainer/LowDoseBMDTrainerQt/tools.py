@@ -16,7 +16,7 @@ from .slice_brush import SliceBrush
 ROUND, BALL, CUBE = "round", "ball", "cube"
 """Shapes of the brush, besides SQUARE."""
 
-CURSOR, BRUSH, ERASE, INTERPOLATE = "cursor", "brush", "erase", "interpolate"
+CURSOR, BRUSH, ERASE, INTERPOLATE, ISLANDS = "cursor", "brush", "erase", "interpolate", "islands"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ TOOLS = (
     Tool(CURSOR, ""), Tool(BRUSH, "Paint", bare=True), Tool(ADAPTIVE, "", bare=True), Tool("polygon", "Draw", bare=True),
     Tool("snake", "Snake"), Tool(INTERPOLATE, "Fill between slices"),
     Tool("scalpel", "Scissors", (("Operation", "EraseInside"), ("Shape", "FreeForm"))), Tool(ERASE, "Erase", bare=True),
-    Tool("islands", "Islands", (("Operation", "KEEP_LARGEST_ISLAND"),)),
+    Tool(ISLANDS, "Islands", (("Operation", "REMOVE_SMALL_ISLANDS"),)),
 )
 
 
@@ -43,7 +43,7 @@ class ToolRow:
 
     def __init__(self, ui: Any, editor: Editor, sliceBrush: SliceBrush, onTool: Callable[[], None]) -> None:
         self._ui, self._editor, self._sliceBrush, self._onTool = ui, editor, sliceBrush, onTool
-        self.current, self._label = CURSOR, ""
+        self.current, self._label, self._least = CURSOR, "", 1
         self._tools = {tool.name: tool for tool in TOOLS}
         for name, text in ((ROUND, _("round")), (SQUARE, _("square")), (BALL, _("ball, 3D")), (CUBE, _("cube, 3D"))):
             ui.shapeComboBox.addItem(text, name)
@@ -73,6 +73,10 @@ class ToolRow:
         box.setCurrentIndex(max(0, box.findData(chosen)))
         box.blockSignals(blocked)
 
+    def setLeastPiece(self, voxels: int) -> None:
+        """Islands removes smaller pieces than this. Not all but the largest: ribs, scapulae and clavicles are several."""
+        self._least = voxels
+
     # --- which tool ----------------------------------------------------------------------------------------------
 
     def choose(self, name: str) -> None:
@@ -84,6 +88,8 @@ class ToolRow:
             effect = self._editor.activate("" if own else tool.effect)
             for key, value in tool.parameters if effect else ():
                 effect.setParameter(key, value)
+            if effect and name == ISLANDS:
+                effect.setParameter("MinimumSize", str(self._least))
         if own is None:
             self._sliceBrush.stop()
         else:

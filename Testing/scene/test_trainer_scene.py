@@ -267,6 +267,19 @@ def test_the_nearest_drawn_slice_is_copied(a_live_case: LiveCase) -> None:
         a_live_case.copy_slice("clavicles", 7)
 
 
+def test_a_slice_is_copied_in_place_of_what_is_there_as_one_step(a_live_case: LiveCase) -> None:
+    a_live_case.replace({"ribs": torso.box((3, 4, 5), (1, 2, 2)), "clavicles": torso.box((4, 4, 6), (2, 1, 3))})
+    a_live_case.replace({"ribs": Mask.from_array(a_live_case.labels.masks["ribs"].full(torso.geometry())
+                                                 | torso.box((4, 9, 9), (1, 3, 3)).full(torso.geometry()))})
+    before = a_live_case.labels
+    assert a_live_case.copy_slice("ribs", 4, instead=True) == 3
+    masks = {name: mask.full(torso.geometry()) for name, mask in a_live_case.labels.masks.items()}
+    assert np.argwhere(masks["ribs"][4]).tolist() == [[4, 5], [4, 6], [5, 5], [5, 6]] and masks["ribs"].sum() == 8
+    assert np.argwhere(masks["clavicles"][4]).tolist() == [[4, 7], [4, 8]], "a voxel has one label"
+    a_live_case.undo()
+    assert a_live_case.labels is before
+
+
 def test_masks_taken_apart_share_no_voxel_and_lose_none() -> None:
     first, second, third = torso.box((0, 0, 0), (4, 4, 4)), torso.box((2, 2, 2), (4, 4, 4)), torso.box((3, 3, 3), (1, 1, 1))
     found = apart({"vertebrae": first, "ribs": second, "clavicles": third})

@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("slicer_adapter")
 import slicer
 import small_torso as torso
+from LowDoseBMDLib.bones import MIN_PIECE_MM3
 from LowDoseBMDLib.files.volumes import write_volume
 from LowDoseBMDLib.rois import Keypoint, Mask
 from LowDoseBMDTrainerLib.cases import Labels, Status, open_for_writing, read_history, read_labels, read_proposal
@@ -21,6 +22,9 @@ from LowDoseBMDTrainerLib.project import Arrival, Project, create_project
 from reader import torso_ct
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the tests' PythonSlicer is a shell script")
+
+SIDE_PANEL_PIXELS = 450
+"""About the width of Slicer's side panel on a small screen."""
 
 VERTEBRAE = torso.box((12, 20, 28), (30, 20, 24))
 
@@ -264,6 +268,11 @@ def test_tools_and_masks_reach_the_editor(an_annotator: Annotator) -> None:
     assert node.GetOverwriteMode() == node.OverwriteVisibleSegments
     ui.thresholdCheckBox.checked = True
     assert node.GetSourceVolumeIntensityMask() and node.GetSourceVolumeIntensityMaskRange() == (150.0, 3071.0)
+    ui.islandsButton.click()
+    effect = ui.segmentEditor.activeEffect()
+    assert effect.parameter("Operation") == "REMOVE_SMALL_ISLANDS"
+    voxel = an_annotator.live.ct.geometry.voxel_volume_mm3
+    assert (effect.integerParameter("MinimumSize") - 1) * voxel < MIN_PIECE_MM3 <= effect.integerParameter("MinimumSize") * voxel
     ui.cursorButton.click()
     assert not node.GetActiveEffectName() and an_annotator.panel.cursor.jumping
 
@@ -383,6 +392,84 @@ def test_a_model_that_fails_says_why_and_changes_nothing(an_annotator: Annotator
     an_annotator.ui.predrawButton.click()
     an_annotator.session.wait_until(lambda: not an_annotator.panel.predraw.running, 60.0)
     assert "the models are damaged" in an_annotator.state and not an_annotator.live.can_undo
+
+
+def test_ranking_fills_the_worklist_case_by_case_and_leaves_out_the_open_one(an_annotator: Annotator, a_trainer) -> None:
+    a_trainer("""
+        import json, sys, time
+        from pathlib import Path
+        from LowDoseBMDTrainerLib.cases import open_for_writing
+        from LowDoseBMDTrainerLib.project import open_project
+        assert sys.argv[1] == "rank" and sys.argv[3:] == ["0001", "0003", "--json"], sys.argv
+        project = open_project(Path(sys.argv[2]))
+        for name, value in (("0001", 0.1), ("0003", 0.7)):
+            print(json.dumps({"event": "progress", "stage": "reading the CT", "fraction": value}), flush=True)
+            with open_for_writing(project.case(name), "model") as writing:
+                writing.record(uncertainty=value)
+            print(json.dumps({"event": "case", "case": name, "state": "done", "text": ""}), flush=True)
+            while not (project.folder / name).exists():  # until the test has looked
+                time.sleep(0.02)
+        print(json.dumps({"event": "done", "failed": 0}), flush=True)
+        """)
+    ui, session, panel = an_annotator.ui, an_annotator.session, an_annotator.panel
+    an_annotator.open("0002")
+    ui.rankButton.click()
+    assert ui.rankButton.text == "Stop" and ui.rankBar.visible and "1 of 2" in ui.rankLabel.text
+    session.wait_until(lambda: an_annotator.cell(0, 4) == "low", 60.0)
+    assert an_annotator.cell(2, 4) == "-" and panel.rank.running
+    for name in ("0001", "0003"):
+        (an_annotator.project.folder / name).touch()
+    session.wait_until(lambda: not panel.rank.running, 60.0)
+    assert [an_annotator.cell(row, 4) for row in range(3)] == ["low", "-", "HIGH"]
+    assert ui.rankButton.text == "Rank" and not ui.rankBar.visible and "ranked" in an_annotator.state
+    ui.nextButton.click()
+    an_annotator.settle()
+    assert panel.currentCase.name == "0003", "the most uncertain of those that wait"
+
+
+def test_ranking_can_be_stopped_and_says_what_failed(an_annotator: Annotator, a_trainer) -> None:
+    ui, session, panel = an_annotator.ui, an_annotator.session, an_annotator.panel
+    a_trainer("import time; time.sleep(120)")
+    ui.rankButton.click()
+    ui.rankButton.click()
+    session.wait_until(lambda: not panel.rank.running, 60.0)
+    assert "stopped" in an_annotator.state and ui.rankButton.text == "Rank"
+    a_trainer("""
+        import json, sys
+        print(json.dumps({"event": "case", "case": "0001", "state": "failed", "text": "the CT is gone"}), flush=True)
+        sys.exit(1)
+        """)
+    ui.rankButton.click()
+    session.wait_until(lambda: not panel.rank.running, 60.0)
+    assert "0001: the CT is gone" in an_annotator.state
+
+
+def test_when_every_case_is_known_all_are_ranked_again(an_annotator: Annotator, a_trainer) -> None:
+    a_trainer("""
+        import sys
+        assert sys.argv[3:] == ["0001", "0002", "0003", "--json", "--again"], sys.argv
+        """)
+    for name in ("0001", "0002", "0003"):
+        with open_for_writing(an_annotator.case(name), "model") as writing:
+            writing.record(uncertainty=0.3)
+    an_annotator.ui.rankButton.click()
+    an_annotator.session.wait_until(lambda: not an_annotator.panel.rank.running, 60.0)
+    assert "ranked" in an_annotator.state
+
+
+def test_the_panel_fits_the_width_of_the_side_panel(an_annotator: Annotator) -> None:
+    """With all that unfolds, beside Slicer's own margins and scroll bar."""
+    from slicer_adapter.pythonqt import unwrap
+
+    ui = an_annotator.ui
+    an_annotator.open("0001")
+    for frame in (ui.importFrame, ui.flagFrame, ui.packagesFrame, ui.findingsList, ui.rankLabel, ui.segmentEditor):
+        frame.visible = True
+    for button in (ui.agreementButton, ui.trainButton, ui.evaluateButton, ui.exportButton):
+        button.collapsed = False
+    an_annotator.session.wait(50)
+    assert unwrap(ui.drawFrame).minimumSizeHint().width() > 200, "it is laid out"
+    assert unwrap(an_annotator.widget.parent).minimumSizeHint().width() <= SIDE_PANEL_PIXELS
 
 
 def test_import_reports_and_fills_the_worklist(an_annotator: Annotator, a_trainer) -> None:

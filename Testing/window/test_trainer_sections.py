@@ -344,7 +344,9 @@ def a_written_bundle(tmp_path: Path) -> Path:
 
 
 def test_an_exported_set_is_where_lowdosebmd_looks_and_its_card_is_shown(section, a_run, offer, tmp_path: Path,
-                                                                        a_written_bundle: Path) -> None:
+                                                                        a_written_bundle: Path, monkeypatch) -> None:
+    (tmp_path / "elsewhere" / "ward-3").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")  # what lies where Slicer was started has no part in the name
     (a_run / "evaluation").mkdir()
     (a_run / "evaluation" / "scores.json").write_text("{}")
     place = tmp_path / "models" / "ward-3" / "bones"
