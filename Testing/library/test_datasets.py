@@ -315,6 +315,6 @@ def test_the_error_of_a_level_is_in_millimetres():
     logits = torch.full((1, len(KEYPOINT_LEVELS), 16, 16, 16), -5.0)
     logits[0, KEYPOINT_LEVELS.index("L1"), 8, 11, 12] = 5.0
     held = [Held("one", torch.zeros(1, 1, 16, 16, 16), target, torch.ones(1, len(KEYPOINT_LEVELS), dtype=torch.bool))]
-    recipe = Recipe("keypoints", shape_kji=(16, 16, 16))
+    recipe = Recipe("keypoints", shape_kji=(16, 16, 16), channels=(4, 8))
     found = validate(_Says(logits), held, recipe, make_loss("keypoints", len(KEYPOINT_LEVELS), "cpu"), "cpu")
     assert found["keypoint_mm"] == {"L1": 25.0} and found["score"] == -25.0
