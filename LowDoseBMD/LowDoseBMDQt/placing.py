@@ -79,8 +79,8 @@ class PointPlacer:
             qt.QTimer.singleShot(0, self._giveUp)
 
     def _giveUp(self) -> None:
-        """Placing was left in the views; a point that was set meanwhile has its own way to the end, and so has a placing that
-        was begun meanwhile."""
+        """Placing was left in the views; a point that was set meanwhile has its own way to the end, and so has a placing
+        that was begun meanwhile."""
         interaction = slicer.mrmlScene.GetNodeByID(INTERACTION_NODE)
         placing = interaction is not None and interaction.GetCurrentInteractionMode() == slicer.vtkMRMLInteractionNode.Place
         if self.active and not placing and not self._node.GetNumberOfDefinedControlPoints():

@@ -60,8 +60,8 @@ def _add_import(commands: argparse._SubParsersAction) -> None:
                       "name: one without a voxel is not in the CT (else it counts as not drawn)")
     take.add_argument("--copy", action="store_true", help="keep the CTs in the project, without anything of the patient")
     take.add_argument("--to-check", action="store_true", help="imported labels are in progress until a person has looked")
-    take.add_argument("--synthetic", action="store_true", help="the CTs were drawn by a program, as by synthesize; every table "
-                      "and card says so")
+    take.add_argument("--synthetic", action="store_true", help="the CTs were drawn by a program, as by synthesize; every "
+                      "table and card says so")
     take.set_defaults(run=run_import)
 
 
