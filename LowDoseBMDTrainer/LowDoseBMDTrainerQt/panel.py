@@ -12,7 +12,9 @@ import qt
 import slicer
 from LowDoseBMDLib.anatomy import BONES, OTHER_BONES, STRUCTURES
 from LowDoseBMDLib.bones import MIN_PIECE_MM3
+from LowDoseBMDMRML.segments import SURFACE
 from LowDoseBMDQt import views
+from LowDoseBMDQt.bones3d import Bones3D
 from LowDoseBMDQt.correct import reveal
 from LowDoseBMDQt.session import defer
 from LowDoseBMDQt.shortcuts import Shortcuts
@@ -74,6 +76,7 @@ class Panel:
         self.rank = RankBox(ui, self.predraw.packages, self.annotation.refresh, self.say)
         self.importer = ImportBox(ui, lambda: self.project and self.project.folder, self.annotation.refresh)
         self.slices = SlicesBar(ui.slicesBar)
+        self.bones = Bones3D(views.show3D)
         self.shortcuts = Shortcuts(self._keys())
         ui.orderComboBox.addItem(_("most uncertain"), UNCERTAIN)
         ui.orderComboBox.addItem(_("in order"), IN_ORDER)
@@ -97,6 +100,7 @@ class Panel:
         ui.annotatorLineEdit.connect("editingFinished()", self._onAnnotator)
         ui.showCheckBox.connect("toggled(bool)", lambda _checked: self._showOpacity())
         ui.opacitySlider.connect("valueChanged(int)", lambda _value: self._showOpacity())
+        ui.surfacesCheckBox.connect("toggled(bool)", lambda _checked: self._showSurfaces())
 
     def _keys(self) -> dict[str, Callable[[], None]]:
         ui = self.ui
@@ -163,6 +167,7 @@ class Panel:
         """The module goes: nothing is lost."""
         self.exit()
         self.forgetScene()
+        self.bones.close()
         for part in (*self.sections, self.predraw, self.rank, self.importer):
             part.close()
         self.annotation.close()
@@ -290,6 +295,7 @@ class Panel:
         self.cursor.jumping = self.tools.current == CURSOR
         if self.tools.current != CURSOR:
             self.keypoints.cancel()
+        self._showSurfaces()
         self._showOpacity()
         if self.ui.segmentEditor.visible:
             defer(lambda: reveal(self.ui.segmentEditor))
@@ -365,9 +371,11 @@ class Panel:
         self.keypoints.cancel()
         self.editor.attach(None)
         self.finisher.begin()
+        self._showSurfaces()
         if live is None:
             self.tools.setLabel("")
             return
+        live.listeners.append(self.bones.refresh)
         with slicer.util.RenderBlocker():
             self._begin(live)
 
@@ -447,6 +455,14 @@ class Panel:
             shown = {self.labels.current} if self.tools.current == INTERPOLATE else self.labels.visible
             set_visible(node, bool(self.ui.showCheckBox.checked), shown)
             set_opacity(node, self.ui.opacitySlider.value / 100.0)
+
+    def _showSurfaces(self) -> None:
+        """The labels in 3D, while nothing is drawn: Slicer's brushes make all surfaces anew with each stroke, and wait."""
+        node = self._live.nodes.segmentation_node if self._live is not None else None
+        shown = bool(self.ui.surfacesCheckBox.checked) and self.tools.current == CURSOR
+        self.bones.show(node if shown else None)
+        if node is not None and not shown:
+            node.GetSegmentation().RemoveRepresentation(SURFACE)
 
     def _onCursor(self, positionRas: tuple[float, float, float] | None) -> None:
         if self._live is None:

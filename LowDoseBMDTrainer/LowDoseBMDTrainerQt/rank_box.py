@@ -92,7 +92,7 @@ class RankBox:
                 self._failed.append(f"{event['case']}: {event['text']}")
 
     def _onDone(self) -> None:
-        self._end("\n".join(self._failed) or _("The cases are ranked; Next opens the most uncertain one."))
+        self._end("\n".join(self._failed) or _("The cases are ranked."))
 
     def _onFailed(self, sentence: str, _log: str) -> None:
         """Some case could not be measured, or nothing could."""
