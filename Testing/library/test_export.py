@@ -22,6 +22,7 @@ from LowDoseBMDTrainerLib.cli import main
 from LowDoseBMDTrainerLib.evaluation_subject import HELD_OUT, NEW, TRAINED, UNKNOWN, open_run, open_subject, scope_of
 from LowDoseBMDTrainerLib.export import export_run
 from LowDoseBMDTrainerLib.model_card import card_text, limits_of
+from LowDoseBMDTrainerLib.monai_bundle import TILES
 from LowDoseBMDTrainerLib.project import Arrival, Project, create_project
 from LowDoseBMDTrainerLib.training_parallel import Ranks
 from LowDoseBMDTrainerLib.training_recipe import Recipe
@@ -283,6 +284,6 @@ def test_the_monai_bundle_sees_a_scan_as_the_product_does(exported: dict[str, Bu
     scan = MetaTensor(torch.from_numpy(ras.copy()), affine=torch.diag(torch.tensor([3.0, 3.0, 3.0, 1.0])),
                       meta={"original_channel_dim": "no_channel"})
     seen = parser.get_parsed_content("preprocessing")({"image": scan})["image"][0].numpy()
-    assert seen.shape == (128, 128, 128)
+    assert seen.shape == TILES["bones"]
     np.testing.assert_allclose(seen[:20, :24, :28], normalise(hu, bundle), atol=1e-4)
     assert (seen[20:] == bundle.clip_hu[0] / bundle.scale_hu).all()
