@@ -12,6 +12,7 @@ from LowDoseBMDLib.anatomy import LEVELS, STRUCTURES
 from slicer.i18n import tr as _
 
 from .card import shortText
+from .editor_node import ownEditorNode
 from .placing import PointPlacer
 
 EDITOR_TAG = "LowDoseBMD"
@@ -94,20 +95,9 @@ class Corrector:
 
     def _setEditorNode(self) -> None:
         """Our own editor parameters, so that a body may lie inside the vertebrae and its core inside the body."""
-        scene = slicer.mrmlScene
-        node = scene.GetSingletonNode(EDITOR_TAG, "vtkMRMLSegmentEditorNode")
-        if node is None:
-            node = slicer.vtkMRMLSegmentEditorNode()
-            node.SetSingletonTag(EDITOR_TAG)
-            node.SetHideFromEditors(True)
-            node = scene.AddNode(node)
+        node = ownEditorNode(self._ui.segmentEditor, EDITOR_TAG)
         node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
         node.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedEverywhere)
-        editor = self._ui.segmentEditor
-        if editor.mrmlSegmentEditorNode() is not node:
-            editor.setMRMLSegmentEditorNode(node)
-        if editor.mrmlScene() is not scene:
-            editor.setMRMLScene(scene)
 
     # --- what the reader does ----------------------------------------------------------------------------------
 

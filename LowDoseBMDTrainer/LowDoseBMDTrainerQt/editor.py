@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import slicer
+from LowDoseBMDQt.editor_node import ownEditorNode
 from LowDoseBMDTrainerMRML.painting import CLEAR, EVERYTHING, VISIBLE
 
 EDITOR_TAG = "LowDoseBMDTrainer"
@@ -31,19 +32,7 @@ class Editor:
     @property
     def node(self) -> Any:
         """Our parameters in the scene; made when they are not there."""
-        scene = slicer.mrmlScene
-        node = scene.GetSingletonNode(EDITOR_TAG, "vtkMRMLSegmentEditorNode")
-        if node is None:
-            node = slicer.vtkMRMLSegmentEditorNode()
-            node.SetSingletonTag(EDITOR_TAG)
-            node.SetHideFromEditors(True)
-            node.SaveWithSceneOff()
-            node = scene.AddNode(node)
-        if self.widget.mrmlScene() is not scene:
-            self.widget.setMRMLScene(scene)
-        if self.widget.mrmlSegmentEditorNode() is not node:
-            self.widget.setMRMLSegmentEditorNode(node)
-        return node
+        return ownEditorNode(self.widget, EDITOR_TAG, saved=False)
 
     def attach(self, nodes: Any) -> None:
         """Draw in these nodes of a case; None lets go of them."""
