@@ -44,10 +44,8 @@ class ExportSection(CommandSection):
     # --- what is shown -------------------------------------------------------------------------------------------
 
     def show(self) -> None:
-        project = self.host.project
-        self.widget.enabled = project is not None
+        project = self.openedProject(self.ui.factsLabel)
         if project is None:
-            self.ui.factsLabel.text = _("Open a project first.")
             return
         if self._runs is None or self._runs.folder != project.runs_folder:
             self._runs = Runs(project.runs_folder)

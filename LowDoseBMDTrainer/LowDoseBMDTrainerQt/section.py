@@ -11,6 +11,7 @@ import qt
 import slicer
 from LowDoseBMDQt.job import jsonObject
 from LowDoseBMDQt.packages_box import PackagesBox
+from LowDoseBMDTrainerLib.project import Project
 from slicer.i18n import tr as _
 
 from .trainer_process import TrainerProcess
@@ -63,6 +64,14 @@ class Section:
     def show(self) -> None:
         """Fill the form; each section its own."""
         raise NotImplementedError
+
+    def openedProject(self, label: Any) -> Project | None:
+        """The project that is open; without one the form is disabled and ``label`` asks for it."""
+        project = self.host.project
+        self.widget.enabled = project is not None
+        if project is None:
+            label.text = _("Open a project first.")
+        return project
 
     def close(self) -> None:
         """The module goes."""

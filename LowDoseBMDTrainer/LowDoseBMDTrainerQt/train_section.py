@@ -90,11 +90,9 @@ class TrainSection(CommandSection):
     # --- what is shown -------------------------------------------------------------------------------------------
 
     def show(self) -> None:
-        project = self.host.project
-        self.widget.enabled = project is not None
+        project = self.openedProject(self.ui.dataLabel)
         if project is None:
             self._follower.stop()
-            self.ui.dataLabel.text = _("Open a project first.")
             return
         if self._runs is None or self._runs.folder != project.runs_folder:
             self._runs, self._listed = Runs(project.runs_folder), ()

@@ -11,19 +11,12 @@ from pathlib import Path
 from LowDoseBMDLib.schemes import PUBLIC
 
 from ..mapping import map_file
-from .found import Found
+from .found import Found, files_with_masks
 
 MASK, CT = "_seg.nii.gz", ".nii.gz"
 
 
 def find(folder: Path) -> list[Found]:
     """Every CT that has a mask, in the order of the masks' paths."""
-    images = {path.name: path for path in sorted(folder.rglob(f"*{CT}")) if not path.name.endswith(MASK)}
-    found = []
-    for mask in sorted(folder.rglob(f"*{MASK}")):
-        name = mask.name.removesuffix(MASK)
-        if name + CT in images:
-            image = images[name + CT]
-            found.append(Found((image,), image, f"CTSpine1K {name}", f"CTSpine1K {name}",
-                               partial(map_file, mask, names=PUBLIC["verse"])))
-    return found
+    return [Found((image,), image, f"CTSpine1K {name}", f"CTSpine1K {name}", partial(map_file, mask, names=PUBLIC["verse"]))
+            for name, image, mask in files_with_masks(folder, CT, MASK)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,3 +31,13 @@ class Found:
     read_labels: ReadLabels | None = None
     dicom: bool = False
     series: str | None = None
+
+
+def files_with_masks(folder: Path, ct: str, mask: str) -> Iterator[tuple[str, Path, Path]]:
+    """(name, CT, mask) of every CT ``name + ct`` that has a mask ``name + mask`` somewhere in a folder tree, in the order of
+    the masks' paths."""
+    images = {path.name: path for path in sorted(folder.rglob(f"*{ct}")) if not path.name.endswith(mask)}
+    for path in sorted(folder.rglob(f"*{mask}")):
+        name = path.name.removesuffix(mask)
+        if name + ct in images:
+            yield name, images[name + ct], path

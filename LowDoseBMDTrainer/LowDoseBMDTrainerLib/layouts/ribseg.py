@@ -11,19 +11,12 @@ from pathlib import Path
 from LowDoseBMDLib.schemes import PUBLIC
 
 from ..mapping import map_file
-from .found import Found
+from .found import Found, files_with_masks
 
 MASK, CT = "-rib-seg.nii.gz", "-image.nii.gz"
 
 
 def find(folder: Path) -> list[Found]:
     """Every CT that has a mask, in the order of the masks' paths."""
-    images = {path.name: path for path in sorted(folder.rglob(f"*{CT}"))}
-    found = []
-    for mask in sorted(folder.rglob(f"*{MASK}")):
-        name = mask.name.removesuffix(MASK)
-        if name + CT in images:
-            image = images[name + CT]
-            found.append(Found((image,), image, f"RibSeg {name}", f"RibFrac {name}",
-                               partial(map_file, mask, names=PUBLIC["ribseg"])))
-    return found
+    return [Found((image,), image, f"RibSeg {name}", f"RibFrac {name}", partial(map_file, mask, names=PUBLIC["ribseg"]))
+            for name, image, mask in files_with_masks(folder, CT, MASK)]
