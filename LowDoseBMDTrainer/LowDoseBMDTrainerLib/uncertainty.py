@@ -94,11 +94,6 @@ def measure_uncertainty(ct: CTVolume, models: Models, seed: int = 1, looks: int 
     return Uncertainty(float(np.mean(differences[1:])), _spread_mm(levels, np.array(places), np.array(heights)))
 
 
-def case_uncertainty(ct: CTVolume, models: Models, seed: int = 1) -> float:
-    """0..1: Uncertainty.value of a CT."""
-    return measure_uncertainty(ct, models, seed).value
-
-
 def _coarse(ct: CTVolume, spacing_mm: float) -> CTVolume:
     """The CT on the bone network's grid, as that network sees it; the keypoint network's is coarser."""
     grid = ct.geometry.with_spacing(spacing_mm)
