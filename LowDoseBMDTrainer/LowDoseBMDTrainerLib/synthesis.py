@@ -21,9 +21,9 @@ AIR_HU = -1000.0
 CLIP_HU, SCALE_HU = (AIR_HU, 1500.0), 500.0
 """Network input is clip(HU) / scale; a bundle carries both, so that inference does the same."""
 
-KEYPOINT_LEVELS: tuple[str, ...] = ("T10", "T11", "T12", "L1", "L2", "L3", "L4")
-"""Channels of the keypoint network: the three of the paper and two neighbours on each side, which take what lies
-there so that it is not forced on T12, L1 or L2."""
+KEYPOINT_LEVELS: tuple[str, ...] = (*(f"T{n}" for n in range(1, 13)), *(f"L{n}" for n in range(1, 6)))
+"""Channels of the keypoint network: all that can be counted from the first rib down or from the sacrum up, so that a
+scan that shows one end only names its levels too."""
 
 HEATMAP_SD_VOXELS = 1.6
 

@@ -16,7 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from LowDoseBMDLib.bundle import GRAPH, WEIGHTS, save_metadata
 from LowDoseBMDTrainerLib import datasets
+from LowDoseBMDTrainerLib.export import bundle_of
+from LowDoseBMDTrainerLib.synthesis import KEYPOINT_LEVELS
 from LowDoseBMDTrainerLib.training import Conditions, train_run
 from LowDoseBMDTrainerLib.training_expectation import expectation, needed_gb, refuse_without_memory, schedule
 from LowDoseBMDTrainerLib.training_log import (
@@ -37,6 +40,7 @@ from LowDoseBMDTrainerLib.training_parallel import Ranks
 from LowDoseBMDTrainerLib.training_recipe import Recipe, build, chosen_samples, learning_rate, recipe_of, record_of
 from LowDoseBMDTrainerLib.training_start import starting_point
 from LowDoseBMDTrainerLib.training_step import load_trained, new_state, train_step
+from safetensors.torch import save_file
 from tiny_training import a_recipe, some_data
 
 ALONE = Conditions(workers=0)
@@ -392,9 +396,30 @@ def test_too_little_memory_is_refused_with_the_way_out(monkeypatch):
 def test_the_embedded_networks_can_be_trained_on(task):
     recipe, weights = starting_point(Recipe(task), "embedded")
     assert recipe.start.startswith(f"{task} ") and recipe.res_units == 1
+    assert {name: value.shape for name, value in weights.items()} == {
+        name: value.shape for name, value in build(recipe).state_dict().items()}
     state = new_state(recipe, Ranks("cpu"), weights)
     for name, value in state.average.module.state_dict().items():
         assert value.dtype == torch.float32 and torch.equal(value, weights[name])
+
+
+def test_a_network_of_other_levels_keeps_what_it_knows_of_those_that_both_find(tmp_path):
+    recipe = Recipe("keypoints", channels=(4, 8), features=4)
+    levels = ("L6", "L1", "T12")
+    network = {name: torch.randn((3, *value.shape[1:]) if name.startswith("output.") else value.shape).half()
+               for name, value in build(recipe).state_dict().items()}
+    (tmp_path / GRAPH).write_bytes(b"not looked into")
+    save_file(network, tmp_path / WEIGHTS)
+    bundle = bundle_of(recipe, "1", folder=tmp_path)
+    save_metadata(replace(bundle, outputs=levels, arguments={**bundle.arguments, "out_channels": 3}))
+    begun, weights = starting_point(recipe, str(tmp_path))
+    new_state(begun, Ranks("cpu"), weights)
+    for name in ("output.weight", "output.bias"):
+        fresh = build(recipe).state_dict()[name]
+        for row, level in enumerate(KEYPOINT_LEVELS):
+            kept = network[name][levels.index(level)].float() if level in levels else fresh[row]
+            assert torch.equal(weights[name][row], kept), level
+    assert torch.equal(weights["shallow.conv.weight"], network["shallow.conv.weight"].float())
 
 
 def test_a_run_can_begin_with_another_and_keeps_its_weights_at_no_rate(an_unbroken_run, tmp_path):
