@@ -30,6 +30,11 @@ def main(what: str, folder: Path | None = None) -> int:
     elif what.startswith("sleep"):
         time.sleep(float(what.removeprefix("sleep")))
         say(json.dumps({"slept": what}))
+    elif what.startswith("meet"):  # waits for the other one
+        (folder / what).touch()
+        while len(list(folder.glob("meet*"))) < 2:
+            time.sleep(0.02)
+        say(json.dumps({"met": True}))
     elif what == "grow":
         kept = []
         while True:
