@@ -94,17 +94,6 @@ def region_time(node: slicer.vtkMRMLSegmentationNode, name: str) -> int:
     return 0 if image is None else image.GetMTime()
 
 
-def remove_region(node: slicer.vtkMRMLSegmentationNode, name: str) -> None:
-    """Remove the segment of a region, or empty it when its name is always offered."""
-    segment = node.GetSegmentation().GetSegment(name)
-    if segment is None:
-        return
-    if name not in OFFERED:
-        node.GetSegmentation().RemoveSegment(name)
-        return
-    slicer.vtkSlicerSegmentationsModuleLogic.ClearSegment(node, name)
-
-
 def shared_regions(node: slicer.vtkMRMLSegmentationNode) -> list[str]:
     """Regions whose segments lie in one image with others."""
     segmentation = node.GetSegmentation()
