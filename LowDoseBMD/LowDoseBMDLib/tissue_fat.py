@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from .ctvolume import CTVolume
-from .tissue_grid import CLIP_HU, Blocks, SpineFrame, average_blocks
+from .tissue_grid import CLIP_HU, Blocks, SpineFrame, average_blocks, near
 
 FAT_WINDOW_HU = (-190.0, -30.0)
 """Subcutaneous fat on a smoothed copy (Sci Rep 2025, s41598-025-96238-6, table 1)."""
@@ -87,6 +87,8 @@ the midline the layer itself varied by less than 1.4 on the four scans of develo
 
 SITES = ("anterior", "flank", "posterior")
 
+LESS_MM = 1e-3
+"""Turns "further than" into "at least": distances between blocks differ by more."""
 
 FILLER_HU = -1100.0
 """Below air: what scanners and exporters write outside the field of view."""
@@ -111,29 +113,27 @@ class FatRegion:
 
 @dataclass(frozen=True, eq=False)
 class Wall:
-    """The trunk's wall in blocks. fat: between skin and fascia; inner: all inside the fascia; skin_mm,
-    fascia_mm: distance of each block from either."""
+    """The trunk's wall in blocks. body: all inside the skin; inner: all inside the fascia; fat: between both."""
 
     blocks: Blocks
     smooth: np.ndarray
-    fat: np.ndarray
+    body: np.ndarray
     inner: np.ndarray
-    skin_mm: np.ndarray
-    fascia_mm: np.ndarray
+    fat: np.ndarray
+
+    def beneath_skin(self, depth_mm: float) -> np.ndarray:
+        """(k, j, i) bool: at least depth_mm inside the body's outline, in plane."""
+        return _deeper(self.body, depth_mm - LESS_MM, self.blocks.spacing_kji_mm[1:])
+
+    def ahead_of_fascia(self, distance_mm: float) -> np.ndarray:
+        """(k, j, i) bool: at least distance_mm from all inside the fascia, in plane."""
+        return ~near(self.inner, distance_mm - LESS_MM, self.blocks.spacing_kji_mm[1:])
 
 
-def _inside_mm(region: np.ndarray, spacing_ji_mm: tuple[float, float]) -> np.ndarray:
-    """(k, j, i) in-plane distance in mm to the nearest block outside a region; the frame is outside."""
-    padded = np.pad(region, ((0, 0), (1, 1), (1, 1)))
-    slices = [ndimage.distance_transform_edt(plane, sampling=spacing_ji_mm) for plane in padded]
-    return np.asarray(slices, np.float32)[:, 1:-1, 1:-1]
-
-
-def _away_mm(region: np.ndarray, spacing_ji_mm: tuple[float, float]) -> np.ndarray:
-    """(k, j, i) in-plane distance in mm to the nearest block of a region; infinite where a slice has none."""
-    slices = [ndimage.distance_transform_edt(~plane, sampling=spacing_ji_mm) if plane.any()
-              else np.full(plane.shape, np.inf) for plane in region]
-    return np.asarray(slices, np.float32)
+def _deeper(region: np.ndarray, depth_mm: float, spacing_ji_mm: tuple[float, float]) -> np.ndarray:
+    """(k, j, i) bool: blocks of a region further than depth_mm in plane from all that is outside; the frame is outside."""
+    outside = np.pad(~region, ((0, 0), (1, 1), (1, 1)), constant_values=True)
+    return ~near(outside, depth_mm, spacing_ji_mm)[:, 1:-1, 1:-1]
 
 
 def _filled(region: np.ndarray) -> np.ndarray:
@@ -155,10 +155,10 @@ def body_outline(blocks: Blocks, seed: np.ndarray) -> np.ndarray:
     """(k, j, i) bool: the body around a seed (bool, the spine), couch and tubes off, holes filled per slice."""
     spacing = blocks.spacing_kji_mm[1:]
     body = _filled(blocks.hu > BODY_HU)
-    core = _with_seed(_inside_mm(body, spacing) > COUCH_OPENING_MM, seed)
+    core = _with_seed(_deeper(body, COUCH_OPENING_MM, spacing), seed)
     if not core.any():
         return core
-    return body & (_away_mm(core, spacing) <= COUCH_OPENING_MM + spacing[1])
+    return body & near(core, COUCH_OPENING_MM + spacing[1], spacing)
 
 
 def _firm(blocks: Blocks, body: np.ndarray) -> np.ndarray:
@@ -166,7 +166,7 @@ def _firm(blocks: Blocks, body: np.ndarray) -> np.ndarray:
     abdominal wall hardly changes with z, and its thin sheets must not blur into the fat."""
     sigma = [RING_SMOOTHING_KJI_MM[axis] / blocks.spacing_kji_mm[axis] for axis in range(3)]
     sheets = ndimage.gaussian_filter(np.clip(blocks.hu, *CLIP_HU), sigma, truncate=3.0)
-    deep = _inside_mm(body, blocks.spacing_kji_mm[1:]) > MARGIN_MM + SKIN_MM
+    deep = _deeper(body, MARGIN_MM + SKIN_MM, blocks.spacing_kji_mm[1:])
     labels, count = ndimage.label(deep & (sheets > FAT_WINDOW_HU[1]))
     large = np.bincount(labels.ravel(), minlength=count + 1) * np.prod(blocks.spacing_kji_mm) >= LEAST_FIRM_MM3
     large[0] = False
@@ -175,8 +175,8 @@ def _firm(blocks: Blocks, body: np.ndarray) -> np.ndarray:
 
 def _closed(firm: np.ndarray, spacing_ji_mm: tuple[float, float]) -> np.ndarray:
     """(k, j, i) bool: everything inside the fascia: the ring of muscle, ribs and spine, closed and filled."""
-    wide = _filled(_away_mm(firm, spacing_ji_mm) <= CLOSING_MM)
-    return firm | (_inside_mm(wide, spacing_ji_mm) > CLOSING_MM)
+    wide = _filled(near(firm, CLOSING_MM, spacing_ji_mm))
+    return firm | _deeper(wide, CLOSING_MM, spacing_ji_mm)
 
 
 def _offsets_mm(blocks: Blocks, frame: SpineFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -192,10 +192,9 @@ def trunk_wall(blocks: Blocks, frame: SpineFrame) -> Wall:
     seed = (np.abs(left) < 15.0) & (np.abs(behind) < 12.0)
     smooth = blocks.smoothed(SMOOTHING_MM)
     body = body_outline(blocks, seed)
-    spacing = blocks.spacing_kji_mm[1:]
-    inner = _closed(_firm(blocks, body), spacing)
+    inner = _closed(_firm(blocks, body), blocks.spacing_kji_mm[1:])
     window = (smooth >= FAT_WINDOW_HU[0]) & (smooth <= FAT_WINDOW_HU[1])
-    return Wall(blocks, smooth, body & ~inner & window, inner, _inside_mm(body, spacing), _away_mm(inner, spacing))
+    return Wall(blocks, smooth, body, inner, body & ~inner & window)
 
 
 def _site_place(wall: Wall, frame: SpineFrame, site: str) -> np.ndarray:
@@ -211,7 +210,7 @@ def _site_place(wall: Wall, frame: SpineFrame, site: str) -> np.ndarray:
 
 def _cut_by_view(wall: Wall, axis: int, order: tuple[slice, ...]) -> np.ndarray:
     """Bool per line along ``axis``: the body begins at the frame or at filler, so what is met first is not skin."""
-    body = (wall.skin_mm > 0)[order]
+    body = wall.body[order]
     frame = np.full_like(np.take(wall.blocks.hu, [0], axis=axis), -np.inf)
     before = np.delete(np.concatenate([frame, wall.blocks.hu[order]], axis=axis), -1, axis=axis)
     first = body & (np.cumsum(body, axis=axis) == 1)
@@ -225,8 +224,7 @@ def _layer(wall: Wall, place: np.ndarray, site: str) -> tuple[np.ndarray, np.nda
     inwards = slice(None, None, -1) if backwards else slice(None)
     order = tuple(inwards if n == axis else slice(None) for n in range(3))
     beneath = np.logical_or.accumulate(wall.inner[order], axis=axis)[order]
-    beneath_skin = wall.skin_mm >= SKIN_MM + 0.5 * wall.blocks.spacing_kji_mm[axis]
-    layer = wall.fat & place & beneath_skin & ~beneath
+    layer = wall.fat & place & wall.beneath_skin(SKIN_MM + 0.5 * wall.blocks.spacing_kji_mm[axis]) & ~beneath
     lines = layer.sum(axis=axis).astype(np.float32) * wall.blocks.spacing_kji_mm[axis]
     lines[_cut_by_view(wall, axis, order)] = 0.0
     if lines.any():
@@ -240,7 +238,7 @@ def _read(wall: Wall, frame: SpineFrame, site: str, least_mm: float) -> FatRegio
     """The fat between the margins at one site, where the layer is at least least_mm thick."""
     margin = MARGIN_MM if least_mm >= LEAST_THICKNESS_MM else THIN_MARGIN_MM
     half = 0.5 * min(wall.blocks.spacing_kji_mm[1:])
-    between = (wall.skin_mm - half >= margin + SKIN_MM) & (wall.fascia_mm - half >= margin)
+    between = wall.beneath_skin(margin + SKIN_MM + half) & wall.ahead_of_fascia(margin + half)
     region, thickness = np.zeros(wall.fat.shape, bool), np.zeros(wall.fat.shape, np.float32)
     for part in ("left", "right") if site == "flank" else (site,):
         layer, depth = _layer(wall, _site_place(wall, frame, part), part)

@@ -11,8 +11,9 @@ from LowDoseBMDLib.ctvolume import CTVolume
 from LowDoseBMDLib.flags import Severity
 from LowDoseBMDLib.geometry import Geometry
 from LowDoseBMDLib.rois import Mask
-from LowDoseBMDLib.tissue_grid import average_blocks
+from LowDoseBMDLib.tissue_grid import Blocks, average_blocks, near
 from LowDoseBMDLib.tissues import Tissues, find_tissues
+from scipy import ndimage
 
 SHAPE_KJI = (48, 120, 170)
 SPACING_MM = (2.0, 2.0, 2.5)
@@ -427,3 +428,29 @@ def test_a_narrow_view_never_reads_visceral_fat(view_mm, site):
     assert list(fat) == ([site] if site else [])
     for mask in fat.values():
         assert (mask.values(phantom.labels[box]) == LABEL["visceral_fat"]).mean() < 0.02
+
+
+@pytest.mark.parametrize(("spacing_mm", "distance_mm"), [
+    ((2.5, 1.5, 1.5), 2.0), ((2.0, 1.4, 1.3), 4.0), ((3.0, 3.0, 3.0), 6.0), ((1.5, 1.5), 8.0), ((1.37, 1.6), 3.9)])
+def test_near_is_what_a_distance_transform_says(spacing_mm, distance_mm):
+    """Also where a block lies exactly as far away, as at 3 mm and 6 mm."""
+    region = np.random.default_rng(1).random((9, 40, 31)) < 0.004
+    if len(spacing_mm) == 3:
+        expected = ndimage.distance_transform_edt(~region, sampling=spacing_mm) <= distance_mm
+    else:
+        expected = np.array([ndimage.distance_transform_edt(~plane, sampling=spacing_mm) <= distance_mm if plane.any()
+                             else plane for plane in region])
+    assert region.any() and not expected.all()
+    np.testing.assert_array_equal(near(region, distance_mm, spacing_mm), expected)
+
+
+def test_depth_is_measured_from_the_surface_not_from_the_box():
+    """Of a slab of 4 x 5 blocks that runs through the box along k, and of one that fills it."""
+    blocks = Blocks(np.zeros((6, 12, 15), np.float32), (0, 0, 0), (1, 1, 1), (2.0, 1.0, 1.0))
+    region = np.zeros(blocks.hu.shape, bool)
+    region[:, 3:7, 4:9] = True
+    j, i = np.ogrid[:12, :15]
+    depth = np.minimum(np.minimum(j - 2, 7 - j), np.minimum(i - 3, 9 - i)).clip(0) - 0.5
+    np.testing.assert_allclose(blocks.depth_mm(region), np.broadcast_to(depth, region.shape))
+    assert np.isinf(blocks.depth_mm(np.ones_like(region))).all()
+    np.testing.assert_array_equal(blocks.depth_mm(np.zeros_like(region)), -0.5)
