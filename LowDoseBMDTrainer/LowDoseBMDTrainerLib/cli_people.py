@@ -59,20 +59,20 @@ def run_synthesize(options: argparse.Namespace) -> int:
     import SimpleITK as sitk
 
     from .people import load_people
-    from .synthesis import SCALE_HU, TASKS, anchors_of, draw_sample
+    from .synthesis import SCALE_HU, TASKS, draw_sample, make_subject
 
-    people = load_people(options.people)
+    subjects = [make_subject(person) for person in load_people(options.people)]
     options.out.mkdir(parents=True, exist_ok=True)
     rng, task = np.random.default_rng(options.seed), TASKS[options.task]
     for n in range(options.count):
-        person = people[n % len(people)]
-        image, target = draw_sample(rng, person, task, anchors_of(person))
+        subject = subjects[n % len(subjects)]
+        image, target = draw_sample(rng, subject, task)
         kind = "labels" if options.task == "bones" else "target"
         pair = {"ct": (image[0] * SCALE_HU).short().numpy(),
                 kind: target.numpy() if target.ndim == 3 else np.nan_to_num(target.numpy()).max(0)}
         for kind, array in pair.items():
             picture = sitk.GetImageFromArray(array)
             picture.SetSpacing([task.spacing_mm] * 3)
-            sitk.WriteImage(picture, str(options.out / f"{n:03d}_{person.name}_{kind}.nii.gz"))
+            sitk.WriteImage(picture, str(options.out / f"{n:03d}_{subject.person.name}_{kind}.nii.gz"))
     say(f"{options.count} pairs in {options.out}")
     return 0

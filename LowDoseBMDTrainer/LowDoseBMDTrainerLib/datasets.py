@@ -17,7 +17,7 @@ import torch
 from .cases import ANATOMY, ANATOMY_NAMES, Case, Status, read_anatomy, read_image
 from .people import BONE_TARGETS, TISSUES, Person, bone_targets, load_person, people_files, person_for, save_person
 from .project import PROJECT_FILE, Project, open_project
-from .synthesis import Task, anchors_of, draw_sample
+from .synthesis import Task, draw_sample, make_subject
 from .training_cases import PreparedCase, anchors, case_digest, draw_from_case, prepared_case
 from .training_recipe import OUTPUTS, Recipe, chosen_samples
 
@@ -83,13 +83,13 @@ class PersonSource(Source):
     synthetic = True
 
     def __post_init__(self) -> None:
-        self.name, self.anchors = self.person.name, anchors_of(self.person)
+        self.name, self.subject = self.person.name, make_subject(self.person)
         self.known = torch.ones(self.outputs, dtype=torch.bool)
         if self.outputs == len(BONE_TARGETS) and self.person.hu is not None:
             self.known[1:] = torch.from_numpy(np.isin(np.arange(1, self.outputs), bone_targets()[self.person.bone]))
 
     def draw(self, rng: np.random.Generator, task: Task) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return *draw_sample(rng, self.person, task, self.anchors), self.known
+        return *draw_sample(rng, self.subject, task), self.known
 
 
 @dataclass(frozen=True, eq=False)
