@@ -63,14 +63,17 @@ def segment_bones(ct: CTVolume, engine: Engine, progress: Progress = silent) -> 
     wanted = chance[[outputs.index(name) for name in BONES]]
     other = chance[[outputs.index(name) for name in outputs if name == OTHER]]
     for values in (*wanted, *other):
-        values[~_large_pieces(values > 0.5, grid.voxel_volume_mm3) & (values > 0.25)] = 0.0
+        values[(values > 0.25) & ~_large_pieces(values > 0.5, grid.voxel_volume_mm3)] = 0.0
     return Bones(grid, wanted, other[0] if len(other) else None)
 
 
 def _large_pieces(mask: np.ndarray, voxel_mm3: float) -> np.ndarray:
     """The mask's connected pieces of at least MIN_PIECE_MM3, grown by one voxel so that soft borders stay."""
-    pieces, count = ndimage.label(mask)
-    volumes = np.bincount(pieces.ravel(), minlength=count + 1) * voxel_mm3
-    keep = volumes >= MIN_PIECE_MM3
-    keep[0] = False
-    return ndimage.binary_dilation(keep[pieces])
+    large = np.zeros_like(mask)
+    for found in ndimage.find_objects(mask.view(np.uint8)):
+        box = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in found)
+        pieces, count = ndimage.label(mask[box])
+        keep = np.bincount(pieces.ravel(), minlength=count + 1) * voxel_mm3 >= MIN_PIECE_MM3
+        keep[0] = False
+        large[box] = ndimage.binary_dilation(keep[pieces])
+    return large

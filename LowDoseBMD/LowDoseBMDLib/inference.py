@@ -187,22 +187,27 @@ def predict(engine: Engine, hu: np.ndarray, max_tile_kji: tuple[int, int, int], 
     image = np.pad(normalise(hu, engine.bundle), padding, constant_values=engine.bundle.clip_hu[0]
                    / engine.bundle.scale_hu)
     starts = list(itertools.product(*(tile_starts(n, t, overlap) for n, t in zip(image.shape, tile, strict=True))))
+    inner = (slice(None), *(slice(0, n) for n in shape))
+    if len(starts) == 1:
+        progress(stage, 0.0)
+        return engine.run(image[None, None])[inner]
     total = np.zeros((len(engine.bundle.outputs), *image.shape), np.float32)
     weight = np.zeros(image.shape, np.float32)
-    bell = _bell(tile) if len(starts) > 1 else np.ones(tile, np.float32)
+    bell = _bell(tile)
     for done, start in enumerate(starts):
         progress(stage, done / len(starts))
         box = tuple(slice(s, s + t) for s, t in zip(start, tile, strict=True))
         total[(slice(None), *box)] += engine.run(np.ascontiguousarray(image[box])[None, None]) * bell
         weight[box] += bell
-    inner = tuple(slice(0, n) for n in shape)
-    return total[(slice(None), *inner)] / weight[inner]
+    return (total / weight)[inner]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities over the first axis."""
-    shifted = np.exp(logits - logits.max(axis=0, keepdims=True))
-    return shifted / shifted.sum(axis=0, keepdims=True)
+    shares = logits - logits.max(axis=0, keepdims=True)
+    np.exp(shares, out=shares)
+    shares /= shares.sum(axis=0, keepdims=True)
+    return shares
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
