@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .anatomy import SPINE
-from .bodies import Body, Spine
+from .bodies import Body
 from .bones import Bones
 from .keypoints import Heatmaps
 from .level_chain import PLACES
@@ -48,9 +48,12 @@ many independent ones (judgement)."""
 HEAT_SEEN = 0.1
 """A body at which no heatmap is higher than this was not noticed: the network says nothing of it."""
 
-SACRUM_MM = 22.0
-SACRUM_MM3 = 2000.0
-"""Below the last body, within SACRUM_MM of where the next one would lie, this much other bone is the sacrum."""
+SACRUM_MM, SACRUM_BEHIND_MM, SACRUM_MM3 = 22.0, 8.0, 2000.0
+"""Below the last body, within SACRUM_MM of where the next one would lie and a little behind it, as the sacrum turns
+backwards, this much other bone is the sacrum."""
+
+CORE_MM = 6.0
+"""Half of the cube at a body's centre in which bone classes are compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,14 +134,21 @@ def _counted(bodies: tuple[Body, ...], heights_mm: np.ndarray) -> np.ndarray:
 
 # --- sacrum ------------------------------------------------------------------------------------------------
 
-def sacral(body: Body, spine: Spine, bones: Bones) -> bool:
+def sacral(body: Body, bones: Bones) -> bool:
     """Whether the bone network takes a body for sacrum rather than for a vertebra."""
     if bones.other is None:
         return False
-    index = np.argwhere(spine.numbers == body.number)
-    kji = np.round(bones.geometry.to_kji(spine.geometry.to_lps(index))).astype(int)
-    kji = tuple(np.clip(kji, 0, np.array(bones.geometry.shape_kji) - 1).T)
-    return bool(bones.other[kji].mean() > bones.of("vertebrae")[kji].mean()) if len(index) else False
+    near = _near(body.centre_lps_mm, CORE_MM, bones)
+    return bool(bones.other[near].sum() > bones.of("vertebrae")[near].sum())
+
+
+def _near(centre_lps_mm: np.ndarray, reach_mm: float, bones: Bones) -> tuple[slice, ...]:
+    """The cube of bone voxels within reach of a place."""
+    centre = bones.geometry.to_kji(centre_lps_mm)
+    reach = reach_mm / np.array(bones.geometry.spacing_kji_mm)
+    low = np.clip(np.floor(centre - reach).astype(int), 0, bones.geometry.shape_kji)
+    high = np.clip(np.ceil(centre + reach).astype(int) + 1, low, bones.geometry.shape_kji)
+    return tuple(slice(a, b) for a, b in zip(low, high, strict=True))
 
 
 def sacrum_witness(bodies: tuple[Body, ...], dropped: int, bones: Bones) -> Witness:
@@ -154,12 +164,5 @@ def _sacrum_below(bodies: tuple[Body, ...], bones: Bones) -> bool:
     if bones.other is None or len(bodies) < 2:
         return False
     last, above = (body.centre_lps_mm for body in (bodies[-1], bodies[-2]))
-    grid = bones.geometry
-    centre = grid.to_kji(last + (last - above) + np.array([0.0, 8.0, 0.0]))  # the sacrum turns backwards
-    reach = SACRUM_MM / np.array(grid.spacing_kji_mm)
-    low = np.clip(np.floor(centre - reach).astype(int), 0, grid.shape_kji)
-    high = np.clip(np.ceil(centre + reach).astype(int) + 1, low, grid.shape_kji)
-    near = bones.other[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] > 0.5
-    return bool(np.count_nonzero(near) * grid.voxel_volume_mm3 >= SACRUM_MM3)
-
-
+    near = _near(last + (last - above) + SACRUM_BEHIND_MM * np.array([0.0, 1.0, 0.0]), SACRUM_MM, bones)
+    return bool(np.count_nonzero(bones.other[near] > 0.5) * bones.geometry.voxel_volume_mm3 >= SACRUM_MM3)

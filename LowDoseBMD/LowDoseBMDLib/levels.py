@@ -49,7 +49,7 @@ class Numbering:
 
 def name_levels(spine: Spine, heatmaps: Heatmaps, bones: Bones) -> Numbering:
     """Name every body of a spine."""
-    vertebral = [not sacral(body, spine, bones) for body in spine.bodies]
+    vertebral = [not sacral(body, bones) for body in spine.bodies]
     bodies = tuple(body for body, kept in zip(spine.bodies, vertebral, strict=True) if kept)
     if not bodies:
         nothing = (None,) * len(spine.bodies)

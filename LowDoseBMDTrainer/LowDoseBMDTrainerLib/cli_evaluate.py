@@ -30,9 +30,16 @@ def add_evaluate_command(commands: argparse._SubParsersAction) -> None:
         "arguments")
     parser.add_argument("subject", type=Path, metavar="RUN|MODELS",
                         help="folder of a run or of models, the name of a set, or LowDoseBMD for the product's own models")
-    parser.add_argument("project", type=Path)
+    parser.add_argument("project", type=Path, nargs="?")
     parser.add_argument("-o", "--out", type=Path, required=True,
                         help="folder for scores.json, cases.csv, evaluation.html and pictures of the worst five")
+    parser.add_argument("--synthetic", type=Path, metavar="PEOPLE",
+                        help="instead of a project: scans with varied anatomy, drawn of the people prepared for the bones "
+                        "in this folder")
+    parser.add_argument("--count", type=int, default=40, metavar="N", help="how many scans are drawn (default 40)")
+    parser.add_argument("--seed", type=int, default=1, help="of the scans; the same seed draws the same ones (default 1)")
+    parser.add_argument("--trained-on", nargs="+", default=(), metavar="NAME",
+                        help="people that the networks were trained on; what a run was trained on itself is known")
     parser.add_argument("--cases", nargs="+", metavar="CASE", help="these cases, completed or not")
     parser.add_argument("--fold", type=int, metavar="F", help="only cases whose patients are held out of fold F")
     parser.add_argument("--folds", type=int, metavar="K", help=f"number of folds (a run's own, else {DEFAULT_FOLDS})")
@@ -60,16 +67,30 @@ def run_evaluate(options: argparse.Namespace) -> int:
     from .project import open_project
     from .score_files import PAGE
 
-    project = open_project(options.project)
+    _check(options)
+    project = None if options.synthetic else open_project(options.project)
     subject = open_subject(options.subject, project, options.engine, options.device)
-    chosen, left_out = _chosen(options, subject, project.cases())
-    found = _evaluate(options, subject, chosen, tuple(left_out))
+    if project is None:
+        unreadable, found = False, _evaluate_synthetic(options, subject)
+    else:
+        chosen, left_out = _chosen(options, subject, project.cases())
+        unreadable = any(case.problem for case in project.cases() if not options.cases)
+        found = _evaluate(options, subject, chosen, tuple(left_out))
     record = write_evaluation(found, options.out)
     _show(options, found, record)
     if not options.json:
         say(f"Report: {options.out / PAGE}")
-    failed = [row for row in found.rows if row.problem]
-    return SOME_FAILED if failed or any(case.problem for case in project.cases() if not options.cases) else MEASURED
+    return SOME_FAILED if unreadable or any(row.problem for row in found.rows) else MEASURED
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raises ValueError for what does not go together."""
+    if (options.project is None) == (options.synthetic is None):
+        raise ValueError("score either on a PROJECT or on scans of people with --synthetic PEOPLE")
+    if options.synthetic and (options.cases or options.fold is not None):
+        raise ValueError("--cases and --fold choose cases of a project; --synthetic draws scans")
+    if options.count < 1:
+        raise ValueError(f"--count {options.count}: draw one scan at least")
 
 
 def _chosen(options: argparse.Namespace, subject: Subject,
@@ -117,6 +138,26 @@ def _evaluate(options: argparse.Namespace, subject: Subject, cases: Sequence[Cas
     return Evaluation(subject, tuple(rows), left_out, tuple(worst.kept))
 
 
+def _evaluate_synthetic(options: argparse.Namespace, subject: Subject) -> Evaluation:
+    from .evaluation_pictures import Worst
+    from .evaluation_report import Evaluation
+    from .evaluation_synthetic import drawn_scans, known_people, score_scan
+    from .people import people_files
+
+    names = [path.stem for path in people_files(options.synthetic)]
+    known = {**subject.known, **known_people(names, options.trained_on)}
+    rows: list[CaseScores] = []
+    worst = Worst()
+    for done, scan in enumerate(drawn_scans(options.synthetic, options.count, options.seed), start=1):
+        progress = progress_for(options.json, f"scan {scan.name}, {done} of {options.count}: ")
+        exposure = known.get(scan.person, subject.otherwise)
+        for drawn in score_scan(scan, subject.predict, subject.scope, exposure, options.perturb, progress):
+            worst.add(drawn)
+            rows.append(drawn.scores)
+            _show_row(options, drawn.scores)
+    return Evaluation(subject, tuple(rows), (), tuple(worst.kept))
+
+
 def _show_row(options: argparse.Namespace, row: CaseScores) -> None:
     from .evaluation import PLAIN, as_record
 
@@ -141,6 +182,7 @@ def _show(options: argparse.Namespace, found: Evaluation, record: dict[str, Any]
     from .evaluation_summary import summarise
 
     if options.json:
-        say(json.dumps({name: record[name] for name in ("title", "models", "by_exposure", "by_perturbation", "left_out")}))
+        say(json.dumps({name: record[name] for name in ("title", "models", "by_exposure", "by_perturbation", "by_kind",
+                                                         "left_out")}))
     else:
         say("\n".join(typed(sentence) for sentence in findings(found, *summarise(found.rows))))

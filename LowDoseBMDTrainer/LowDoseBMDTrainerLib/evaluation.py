@@ -69,7 +69,8 @@ class CaseScores:
 
     exposure: whether the models know the case (evaluation_subject.py). confidence: of the names of the levels, None where
     none was found. asks: LowDoseBMD has a reader confirm them. problem: why there are no scores, or why all was missed;
-    empty else.
+    empty else. kinds: what was varied in a scan that was drawn. misnamed: levels whose name was given to another vertebra,
+    where all of the vertebrae are known.
     """
 
     case: str
@@ -84,6 +85,8 @@ class CaseScores:
     asks: bool = False
     seconds: float = 0.0
     problem: str = ""
+    kinds: tuple[str, ...] = ()
+    misnamed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,8 +179,6 @@ def evaluate_case(case: Case, predict: Predictor, scope: Scope, exposure: str, p
 
     Raises inference.Cancelled when the progress callback asks, MemoryError.
     """
-    from .evaluation_perturb import perturb
-
     blank = CaseScores(case.name, case.patient, PLAIN, exposure, case.synthetic)
     try:
         ct, truth = read_image(case), read_labels(case)
@@ -189,8 +190,16 @@ def evaluate_case(case: Case, predict: Predictor, scope: Scope, exposure: str, p
     if not truth.keypoints and not set(truth.masks) & set(scope.structures):
         yield replace(blank, problem="it annotates nothing that these models draw")
         return
+    yield from evaluate_scan(blank, ct, truth, predict, scope, perturbations, progress)
+
+
+def evaluate_scan(blank: CaseScores, ct: CTVolume, truth: Labels, predict: Predictor, scope: Scope,
+                  perturbations: Sequence[str] = (), progress: Progress = silent) -> Iterator[Drawn]:
+    """A scan as it is, then under each perturbation. blank: the scores to fill."""
+    from .evaluation_perturb import perturb
+
     for name in (PLAIN, *perturbations):
-        changed = (ct, truth) if name == PLAIN else perturb(name, ct, truth, case.name)
+        changed = (ct, truth) if name == PLAIN else perturb(name, ct, truth, blank.case)
         yield _scored(replace(blank, perturbation=name), *changed, predict, scope, progress)
 
 

@@ -21,7 +21,16 @@ from .evaluation import PLAIN, CaseScores
 from .evaluation_perturb import IN_WORDS
 from .evaluation_pictures import Picture
 from .evaluation_subject import HELD_OUT, NEW, TRAINED, UNKNOWN, Subject
-from .evaluation_summary import EXPOSURES, GroupSummary, LevelsSummary, Spread, summarise
+from .evaluation_summary import (
+    EXPOSURES,
+    OUTCOMES,
+    GroupSummary,
+    KindSummary,
+    LevelsSummary,
+    Spread,
+    by_kind,
+    summarise,
+)
 from .score_files import PAGE, SCORES
 from .scores import IDENTIFIED_WITHIN_MM, TOLERANCE_MM
 
@@ -38,7 +47,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 COLUMNS: tuple[str, ...] = (
     "case", "patient", "perturbation", "exposure", "synthetic", "name", "dice", "nsd_2mm", "hd95_mm", "mean_mm", "truth_mm3",
-    "found_mm3", "error_mm", "identified", "core_recall", "truth_hu", "found_hu", "confidence", "asks", "problem",
+    "found_mm3", "error_mm", "identified", "core_recall", "truth_hu", "found_hu", "confidence", "asks", "problem", "kinds",
+    "misnamed",
 )
 """Of cases.csv, one row a structure or level of a case; a distance to what was not found is inf."""
 
@@ -97,6 +107,7 @@ def to_record(found: Evaluation, groups: Sequence[GroupSummary], perturbed: Sequ
 
     Fields: schema_version; software; title (what was evaluated); task (of a run, or null); models {name: identity};
     checkpoint_sha256 (of a run's network, or null); by_exposure[], by_perturbation[]: evaluation_summary.GroupSummary;
+    by_kind[]: evaluation_summary.KindSummary of scans that were drawn;
     cases[]: evaluation.CaseScores; left_out[]: case, why; worst[]: case, subject, caption.
     """
     return plain({
@@ -104,7 +115,7 @@ def to_record(found: Evaluation, groups: Sequence[GroupSummary], perturbed: Sequ
         "software": {"name": "LowDoseBMDTrainer", "version": __version__},
         "title": found.subject.title, "task": found.subject.task, "models": dict(found.subject.identities),
         "checkpoint_sha256": found.subject.checkpoint_sha256,
-        "by_exposure": groups, "by_perturbation": perturbed, "cases": found.rows,
+        "by_exposure": groups, "by_perturbation": perturbed, "by_kind": by_kind(found.scored), "cases": found.rows,
         "left_out": [{"case": case, "why": why} for case, why in found.left_out],
         "worst": [{"case": one.case, "subject": one.subject, "caption": one.caption} for one in found.pictures],
     })
@@ -115,6 +126,7 @@ def _table(rows: Sequence[CaseScores]) -> Iterator[list[Any]]:
         scores = [asdict(score) for score in (*row.structures, *row.keypoints, *row.trabecular)] or [{}]
         common = {name: getattr(row, name) for name in ("case", "patient", "perturbation", "exposure", "synthetic",
                                                         "confidence", "asks", "problem")}
+        common |= {name: "; ".join(getattr(row, name)) for name in ("kinds", "misnamed")}
         for score in scores:
             name = score.get("structure") or score.get("level", "")
             cells = {**common, **score, "name": f"trabecular_{name}" if "core_recall" in score else name,
@@ -136,6 +148,8 @@ def _page(found: Evaluation, groups: Sequence[GroupSummary], perturbed: Sequence
     sections.append({"title": "Case by case", "tables": _case_tables(found.scored)})
     if perturbed:
         sections.append({"title": "Under perturbations", "tables": [_perturbed_table(perturbed)]})
+    if kinds := by_kind(found.scored):
+        sections.insert(0, {"title": "Levels by kind of anatomy", "tables": [_kinds_table(kinds)]})
     synthetic = sum(row.synthetic for row in found.scored if row.perturbation == PLAIN)
     return {
         "title": f"Evaluation of {found.subject.title}",
@@ -169,6 +183,9 @@ def findings(found: Evaluation, groups: Sequence[GroupSummary], perturbed: Seque
                    + (f", the weakest structure {_title(worst.structure)}." if len(one.structures) > 1 else "."))
         if one.levels:
             yield f"{MEANINGS[one.name]}: {_levels_sentence(one.levels, one.patients)}"
+    for everything in by_kind(found.scored)[:1]:
+        yield (f"Of {counted(everything.scans, 'scan')} that were drawn: "
+               + ", ".join(f"{name} {count}" for name, count in zip(OUTCOMES, everything.outcomes, strict=True)) + ".")
     wrong = [IN_WORDS[one.name] for one in perturbed if one.name != PLAIN and one.levels and one.levels.confident_wrong]
     if wrong:
         yield f"Under these perturbations a wrong level would have been measured without asking: {', '.join(wrong)}."
@@ -271,6 +288,13 @@ def _perturbed_table(groups: Sequence[GroupSummary]) -> dict[str, Any]:
     return _grid(("perturbation", "cases", *(_short(name) for name in names), "levels identified", "confident and wrong"),
                  rows, note="Median Dice of each structure. CT and truth are changed together. All cases, trained on or "
                  "not; confident: levels that would be measured without asking.")
+
+
+def _kinds_table(kinds: Sequence[KindSummary]) -> dict[str, Any]:
+    return _grid(("scans that were drawn", "scans", *OUTCOMES),
+                 [(one.kind, one.scans, *(count or "" for count in one.outcomes)) for one in kinds],
+                 note="Measured: T12, L1, L2 named rightly and measured without asking. Asked: a reader is asked to confirm "
+                 "them. Sure and wrong: a wrong level would have been measured. A scan counts under each of its kinds.")
 
 
 def _grid(header: Sequence[str], rows: Sequence[Sequence[Any]], note: str = "", texts: Sequence[int] = ()) -> dict[str, Any]:

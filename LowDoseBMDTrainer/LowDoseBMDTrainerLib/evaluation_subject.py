@@ -93,11 +93,12 @@ def scope_of(task: str | None, models: Models) -> Scope:
     return replace(scope, structures=tuple(name for name in scope.structures if name != OTHER_BONES))
 
 
-def open_subject(place: Path, project: Project, engine: str = "auto", device: str = "auto") -> Subject:
-    """A run's folder, a folder of models or the name of a set. Raises ValueError when it is none of them."""
+def open_subject(place: Path, project: Project | None, engine: str = "auto", device: str = "auto") -> Subject:
+    """A run's folder, a folder of models or the name of a set. Without a project only what the log of a run says of people
+    is known. Raises ValueError when it is none of them."""
     is_run = (place / LOG).exists() or (place / BEST).exists()
     subject = _run(place, project, device) if is_run else _set(place, project, engine, device)
-    return replace(subject, known=with_people(subject.known, project.cases()))
+    return subject if project is None else replace(subject, known=with_people(subject.known, project.cases()))
 
 
 def with_people(known: Mapping[str, str], cases: Sequence[Case]) -> dict[str, str]:
@@ -106,19 +107,19 @@ def with_people(known: Mapping[str, str], cases: Sequence[Case]) -> dict[str, st
     return {**dict.fromkeys((case.name for case in cases if case.patient in people), TRAINED), **known}
 
 
-def _set(place: Path, project: Project, engine: str, device: str) -> Subject:
+def _set(place: Path, project: Project | None, engine: str, device: str) -> Subject:
     folder = find_models(place)
     models = open_models(folder, engine, device)
-    known, otherwise = _known_to_set(models, project)
+    known, otherwise = ({}, UNKNOWN) if project is None else _known_to_set(models, project)
     title = "the models of LowDoseBMD" if folder is None else f"the models {folder.name}"
     return Subject(title, None, models, scope_of(None, models), models.identities, None, known, otherwise)
 
 
-def _run(folder: Path, project: Project, device: str) -> Subject:
+def _run(folder: Path, project: Project | None, device: str) -> Subject:
     recipe, engine = open_run(folder, device)
     others = open_models(None, "auto", device)
     models = replace(others, **{recipe.task: engine})
-    known, otherwise = known_to_run(folder, project)
+    known, otherwise = (exposures(folder), UNKNOWN) if project is None else known_to_run(folder, project)
     identities = {**others.identities, recipe.task: engine.bundle.identity}
     return Subject(f"the run {folder.resolve().name} ({recipe.task})", recipe.task, models, scope_of(recipe.task, models),
                    identities, engine.bundle.sha256[WEIGHTS], known, otherwise)

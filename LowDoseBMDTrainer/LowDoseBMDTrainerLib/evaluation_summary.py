@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -66,7 +67,8 @@ class LevelsSummary:
     """How far the names of levels can be trusted.
 
     vertebrae, identified: how many levels were annotated and identified. all_right: cases in which all were. confident:
-    cases whose levels would be measured without asking a reader; confident_wrong: of these, those with a wrong level.
+    cases whose levels would be measured without asking a reader; confident_wrong: of these, those with a wrong level (in
+    scans that were drawn, a level's name at another vertebra; elsewhere, a level that is not identified).
     reliability: (from, to, cases, cases with all right) by confidence.
     """
 
@@ -156,13 +158,52 @@ def _levels(rows: Sequence[CaseScores]) -> LevelsSummary | None:
         return None
     right = {id(row): all(score.identified for score in row.keypoints) for row in named}
     confident = [row for row in named if row.confidence is not None and not row.asks]
-    bins = tuple((low, high, *_count(named, right, low, high)) for low, high in pairwise(CONFIDENCES))
+    named_right = {id(row): not row.misnamed if row.kinds else right[id(row)] for row in named}
+    bins = tuple((low, high, *_count(named, named_right, low, high)) for low, high in pairwise(CONFIDENCES))
     return LevelsSummary(
         sum(len(row.keypoints) for row in named), sum(score.identified for row in named for score in row.keypoints),
-        proportion(sum(right.values()), len(named)), len(confident), sum(not right[id(row)] for row in confident), bins)
+        proportion(sum(right.values()), len(named)), len(confident),
+        sum(not named_right[id(row)] for row in confident), bins)
 
 
 def _count(rows: Sequence[CaseScores], right: dict[int, bool], low: float, high: float) -> tuple[int, int]:
     inside = [row for row in rows if row.confidence is not None
               and (low <= row.confidence < high or row.confidence == high == CONFIDENCES[-1])]
     return len(inside), sum(right[id(row)] for row in inside)
+
+
+# --- scans that were drawn ----------------------------------------------------------------------------------
+
+ALL = "all scans"
+
+MEASURED, ASKED, ASKED_WRONG, WRONG, NONE = "measured", "asked, right", "asked, wrong", "sure and wrong", "none named"
+OUTCOMES = (MEASURED, ASKED, ASKED_WRONG, WRONG, NONE)
+"""What becomes of a scan's levels: named rightly and measured; a reader is asked, rightly or wrongly named; named wrongly
+and measured; no T12, L1 or L2 named, which is right where none is whole in the scan."""
+
+
+@dataclass(frozen=True)
+class KindSummary:
+    """Scans of one kind of anatomy by what becomes of their levels. outcomes: in the order of OUTCOMES."""
+
+    kind: str
+    scans: int
+    outcomes: tuple[int, ...]
+
+
+def outcome_of(row: CaseScores) -> str:
+    """One of OUTCOMES."""
+    if row.confidence is None:
+        return NONE
+    if row.misnamed:
+        return ASKED_WRONG if row.asks else WRONG
+    return ASKED if row.asks else MEASURED
+
+
+def by_kind(rows: Sequence[CaseScores]) -> tuple[KindSummary, ...]:
+    """Summaries of all scans that were drawn, then of each kind, the commonest first."""
+    scans = [row for row in rows if row.kinds and row.perturbation == PLAIN]
+    counts = Counter(kind for row in scans for kind in row.kinds)
+    groups = {ALL: scans, **{kind: [row for row in scans if kind in row.kinds] for kind, _ in counts.most_common()}}
+    return tuple(KindSummary(kind, len(some), tuple(sum(outcome_of(row) == one for row in some) for one in OUTCOMES))
+                 for kind, some in groups.items() if some)
