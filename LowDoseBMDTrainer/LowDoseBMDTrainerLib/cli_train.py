@@ -77,7 +77,8 @@ def run_train(options: argparse.Namespace) -> int:
     recipe, weights = starting_point(_recipe(options), options.start)
     with join(options.device) as ranks:
         with ranks.first_alone():
-            data = load_data(recipe, options.data, options.people, options.use, _weights(options.weight))
+            data = load_data(recipe, options.data, options.people, options.use, _weights(options.weight),
+                             ranks.device)
         if options.expect:
             result = expectation(recipe, data, ranks, options.workers).sentence
         else:

@@ -49,6 +49,11 @@ class Source:
     weight: float
     synthetic: bool
 
+    @property
+    def on_cpu(self) -> bool:
+        """The samples are drawn by the processor."""
+        return True
+
     def draw(self, rng: np.random.Generator, task: Task) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Image (1, K, J, I), target (K, J, I) or heatmaps (levels, K, J, I), known classes (outputs,) bool."""
         raise NotImplementedError
@@ -91,6 +96,14 @@ class PersonSource(Source):
     def draw(self, rng: np.random.Generator, task: Task) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return *draw_sample(rng, self.subject, task), self.known
 
+    @property
+    def on_cpu(self) -> bool:
+        return self.subject.device.type == "cpu"
+
+    def move(self, device: str) -> None:
+        """Draw on another device from now on."""
+        self.subject = self.subject.to(device)
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
@@ -118,11 +131,12 @@ def _digests(sources: Iterable[Source]) -> dict[str, str]:
 # --- finding the data --------------------------------------------------------------------------------------
 
 def load_data(recipe: Recipe, data: Path, people: Path | None = None, use: str = "both",
-              weights: Mapping[str, float] | None = None) -> TrainingData:
+              weights: Mapping[str, float] | None = None, device: str = "cpu") -> TrainingData:
     """The data of a run.
 
     data: a project, or a folder of prepared people (*.npz). people: such a folder beside a project. use: ``annotated``,
     ``synthetic`` or ``both``, of what is there. weights: how often sources whose name begins so are drawn, 1 for the others.
+    device: where samples are synthesised when there is nothing else; beside annotated cases the processor draws them all.
     Raises ValueError when there is nothing to train on.
     """
     sources: list[Source] = []
@@ -140,6 +154,9 @@ def load_data(recipe: Recipe, data: Path, people: Path | None = None, use: str =
     if not sources:
         raise ValueError(f"{data} has nothing to train {recipe.task} on. " + (" ".join(notes) or "Complete a case first, or "
                          "give label maps of people with --people."))
+    if all(source.synthetic for source in sources):
+        for source in sources:
+            source.move(device)
     training, validation = divide(sources, recipe)
     if not training:
         raise ValueError(f"fold {recipe.fold} of {recipe.folds} holds out everything; use fewer folds, or none")
@@ -264,11 +281,12 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 class Batches:
     """The batches of some streams from a step on. After an interruption the pool is drawn again, sample by sample, as it is
-    needed."""
+    needed. Where a GPU draws the samples, this process does, without workers."""
 
     def __init__(self, recipe: Recipe, sources: Sequence[Source], streams: Sequence[int], step: int, workers: int) -> None:
         self.recipe, self.streams, self.step = recipe, tuple(streams), step
         self.kept: dict[int, Batch] = {}
+        workers = workers if all(source.on_cpu for source in sources) else 0
         loader = torch.utils.data.DataLoader(
             Samples(recipe, sources), batch_size=None, sampler=_Order(recipe, self.streams, step), num_workers=workers,
             prefetch_factor=4 if workers else None, worker_init_fn=_start_worker)

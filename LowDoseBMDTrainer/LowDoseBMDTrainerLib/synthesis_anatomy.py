@@ -168,8 +168,25 @@ def _draw_build(chance: Chance, age: float) -> Build:
 def true_centres(subject: Subject, anatomy: Anatomy) -> dict[str, np.ndarray | None]:
     """Centres of the bodies by their true names, counted down with twelve thoracic vertebrae; voxels k, j, i of Pose.varied.
 
-    None for a lumbar vertebra that this sample does not have. A level that the person's label map lacks is not in it.
+    None for a lumbar vertebra that this sample does not have, and for vertebrae beyond an end of the label map that comes
+    so soon that they lie out of it. Of another level that is not named in the label map nothing is known: it is not in it.
     """
+    named = _renamed(subject, anatomy)
+    places = [SPINE.index(level) for level in named if level in SPINE]
+    above, below = _map_ends(subject)
+    return {**dict.fromkeys(SPINE[:min(places)] if above else (), None), **named,
+            **dict.fromkeys(SPINE[max(places) + 1:] if below else (), None)}
+
+
+def _map_ends(subject: Subject) -> tuple[bool, bool]:
+    """Whether the label map ends less than a vertebra above the first named body, and below the last."""
+    slices = [centre[0] for centre in subject.centres.values()]
+    if len(slices) < 2:
+        return False, False
+    return (subject.bone.shape[0] - 1 - slices[0] < slices[0] - slices[1], slices[-1] < slices[-2] - slices[-1])
+
+
+def _renamed(subject: Subject, anatomy: Anatomy) -> dict[str, np.ndarray | None]:
     known = subject.centres
     if anatomy.lumbar == 5:
         return dict(known)
@@ -248,7 +265,7 @@ def _put(bone: torch.Tensor, depth_mm: torch.Tensor, box: Box, index: torch.Tens
     free = torch.ones_like(ok[ok]) if over else bone[at] == 0
     at = tuple(axis[free] for axis in at)
     bone[at] = part[ok][free] if isinstance(part, torch.Tensor) else part
-    depth_mm[at] = (depth[ok][free] if isinstance(depth, torch.Tensor) else torch.tensor(depth)).to(depth_mm.dtype)
+    depth_mm[at] = (depth[ok][free] if isinstance(depth, torch.Tensor) else depth_mm.new_tensor(depth)).to(depth_mm.dtype)
 
 
 def _lengthen(subject: Subject, rib: Rib, longer_mm: float, bone: torch.Tensor, depth_mm: torch.Tensor, box: Box) -> None:
@@ -291,7 +308,7 @@ def metal_in(chance: Chance, subject: Subject, anatomy: Anatomy, place: torch.Te
     if "cement" in anatomy.metal:
         away = mm - _point(subject, subject.centres[chosen[0]])
         distance = (away**2).sum(0).sqrt() + 3.0 * chance.field(grid, 8.0)[0]
-        return ((chance.uniform(6, 12) - distance) / soft + 0.5).clamp(0, 1)
+        return ((chance.uniform(8, 13) - distance) / soft + 0.5).clamp(0, 1)
     metal, heads = torch.zeros(place.shape[1:], device=place.device), {-1: [], 1: []}
     for level in chosen:
         for side in (-1, 1):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,6 @@ class Subject:
     """
 
     person: Person
-    device: torch.device
     tissue: torch.Tensor
     bone: torch.Tensor
     depth_mm: torch.Tensor
@@ -64,6 +64,14 @@ class Subject:
     anchors: dict[int, np.ndarray]
     ribs: tuple[Rib, ...]
     rims: Rims
+
+    def to(self, device: torch.device | str) -> Subject:
+        """The same subject on another device."""
+        return _moved(self, torch.device(device))
+
+    @property
+    def device(self) -> torch.device:
+        return self.bone.device
 
     @property
     def spacing_mm(self) -> float:
@@ -80,20 +88,34 @@ def make_subject(person: Person, device: torch.device | str = "cpu") -> Subject:
     """Put a person on a device. Raises ValueError when no vertebral body is named."""
     if not person.centres_kji:
         raise ValueError(f"{person.name}: no vertebral body is named, so nothing can be centred on; leave this person out")
-    device = torch.device(device)
-    arrays = {name: torch.from_numpy(np.ascontiguousarray(getattr(person, name))).to(device)
-              for name in ("tissue", "bone", "depth_mm", "inside_mm", "outside_mm", "part")}
-    hu = None if person.hu is None else torch.from_numpy(np.ascontiguousarray(person.hu)).to(device)
-    return Subject(person, device, **arrays, hu=hu, spine_ji=_spine_line(person).to(device),
-                   half_width_mm=_half_width(person), anchors=_anchors(person), ribs=_last_ribs(person, device),
-                   rims=_rims(person, device))
+    names = "tissue", "bone", "depth_mm", "inside_mm", "outside_mm", "part"
+    arrays = {name: _tensor(getattr(person, name)) for name in names}
+    hu = None if person.hu is None else _tensor(person.hu)
+    subject = Subject(person, **arrays, hu=hu, spine_ji=_tensor(_spine_line(person)), half_width_mm=_half_width(person),
+                      anchors=_anchors(person), ribs=_last_ribs(person), rims=_rims(person))
+    return subject.to(device)
 
 
-def _spine_line(person: Person) -> torch.Tensor:
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """A dataclass of tensors on a device; people stay where they are."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, tuple):
+        return tuple(_moved(part, device) for part in value)
+    if is_dataclass(value) and not isinstance(value, Person):
+        return type(value)(**{part.name: _moved(getattr(value, part.name), device) for part in fields(value)})
+    return value
+
+
+def _spine_line(person: Person) -> np.ndarray:
     points = np.array(sorted(person.centres_kji.values()))
     slices = np.arange(person.bone.shape[0])
     line = np.stack([np.interp(slices, points[:, 0], points[:, axis]) for axis in (1, 2)], axis=1)
-    return torch.from_numpy(line.astype(np.float32))
+    return line.astype(np.float32)
 
 
 def _half_width(person: Person) -> float:
@@ -115,7 +137,7 @@ def _anchors(person: Person, per_class: int = 4000) -> dict[int, np.ndarray]:
     return found
 
 
-def _last_ribs(person: Person, device: torch.device) -> tuple[Rib, ...]:
+def _last_ribs(person: Person) -> tuple[Rib, ...]:
     """Left and right, each where it is labelled."""
     if "T12" not in person.centres_kji:
         return ()
@@ -131,11 +153,11 @@ def _last_ribs(person: Person, device: torch.device) -> tuple[Rib, ...]:
         tip = outer.mean(0) - before.mean(0)
         depth = person.depth_mm[tuple(own.T)].astype(np.float32)
         parts = own, depth, reach.astype(np.float32), (tip / max(np.linalg.norm(tip), 1e-6)).astype(np.float32)
-        ribs.append(Rib(*(torch.from_numpy(part).to(device) for part in parts)))
+        ribs.append(Rib(*(_tensor(part) for part in parts)))
     return tuple(ribs)
 
 
-def _rims(person: Person, device: torch.device) -> Rims:
+def _rims(person: Person) -> Rims:
     body, disc = (person.part == PARTS.index(name) for name in ("vertebral body", "disc"))
     boxes = ndimage.find_objects((body | disc).astype(np.uint8))
     margin = int(np.ceil(RIM_MM / person.spacing_mm)) + 1
@@ -145,9 +167,9 @@ def _rims(person: Person, device: torch.device) -> Rims:
     disc_mm = ndimage.distance_transform_edt(~disc, sampling=person.spacing_mm)
     start = np.array([s.start for s in box])
     near = np.argwhere((body_mm <= RIM_MM) & (disc_mm <= RIM_MM) & ~disc & ~body & (bone == 0))
-    line = _spine_line(person).numpy()[near[:, 0] + start[0]]
+    line = _spine_line(person)[near[:, 0] + start[0]]
     near = near[(near[:, 1] + start[1] - line[:, 0]) * person.spacing_mm < RIM_BEHIND_MM]
     at = tuple(near.T)
     vertebra = bone[tuple(axis[at] for axis in nearest)]
     parts = near + start, vertebra, body_mm[at].astype(np.float32), disc_mm[at].astype(np.float32)
-    return Rims(*(torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in parts))
+    return Rims(*(_tensor(part) for part in parts))
