@@ -8,6 +8,7 @@ surface parts them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
@@ -17,6 +18,7 @@ from .ctvolume import CTVolume
 from .flags import Refusal
 from .geometry import Geometry, draw_mask, resample
 from .inference import Engine, Progress, predict, silent, softmax
+from .nearby import bounding_box
 from .rois import Mask
 
 TILE_KJI = (96, 80, 80)
@@ -75,9 +77,13 @@ class Spine:
         """All vertebrae, bodies and posterior elements, drawn on a CT's grid: finer than the bone network's."""
         return draw_mask(self.body + self.posterior, self.geometry, geometry)
 
+    @cached_property
+    def _boxes(self) -> list[tuple[slice, ...]]:
+        return ndimage.find_objects(self.numbers)
+
     def mask(self, body: Body, geometry: Geometry) -> Mask:
         """One body drawn on a CT's grid."""
-        found = ndimage.find_objects(self.numbers)[body.number - 1]
+        found = self._boxes[body.number - 1]
         box = tuple(slice(max(0, s.start - 2), s.stop + 2) for s in found)
         numbers, chance = self.numbers[box], self.body[box]
         own = ndimage.binary_dilation(numbers == body.number)
@@ -93,7 +99,7 @@ def draw_bodies(ct: CTVolume, bones: Bones, engine: Engine, progress: Progress =
     """
     path = spine_path(bones)
     grid, starts = _tiles(path, ct.geometry, engine.bundle.spacing_mm)
-    total = np.zeros((len(engine.bundle.outputs), *grid.shape_kji), np.float32)
+    total = np.zeros((2, *grid.shape_kji), np.float32)
     weight = np.full(grid.shape_kji, 1e-6, np.float32)
     hu = resample(ct.hu, ct.geometry, grid, outside=AIR_HU)
     for done, start in enumerate(starts):
@@ -101,9 +107,9 @@ def draw_bodies(ct: CTVolume, bones: Bones, engine: Engine, progress: Progress =
         box = tuple(slice(s, s + n) for s, n in zip(start, TILE_KJI, strict=True))
         logits = predict(engine, hu[box], TILE_KJI)
         bell = np.minimum(1.0, (1.1 - np.abs(np.linspace(-1, 1, TILE_KJI[0])))).astype(np.float32)[:, None, None]
-        total[(slice(None), *box)] += softmax(logits) * bell
+        total[(slice(None), *box)] += softmax(logits)[1:3] * bell
         weight[box] += bell
-    body, posterior = total[1:3] / weight
+    body, posterior = total / weight
     numbers, found = separate(body, grid)
     if not found:
         raise Refusal("no_spine", "No whole vertebral body was found in this scan. Load a CT of the lower chest or the "
@@ -114,12 +120,13 @@ def draw_bodies(ct: CTVolume, bones: Bones, engine: Engine, progress: Progress =
 def spine_path(bones: Bones) -> np.ndarray:
     """(N, 3) LPS mm: centre of the vertebrae in each slice of the bone grid that shows them, foot to head,
     smoothed over 20 mm."""
-    chance = bones.of("vertebrae")
-    pieces, count = ndimage.label(ndimage.binary_dilation(chance > 0.5, iterations=2))
-    if count == 0:
+    found = bones.of("vertebrae") > 0.5
+    box = bounding_box(found, margin=2)
+    if box is None:
         raise Refusal("no_spine", "No vertebrae were found in this scan. Load a CT of the chest or abdomen.")
+    pieces, _ = ndimage.label(ndimage.binary_dilation(found[box], iterations=2))
     spread = [s[0].stop - s[0].start for s in ndimage.find_objects(pieces)]
-    mask = (pieces == int(np.argmax(spread)) + 1) & (chance > 0.5)
+    mask = (pieces == int(np.argmax(spread)) + 1) & found[box]
     rows = np.flatnonzero(mask.sum(axis=(1, 2)) >= 3)
     if rows.size * bones.geometry.spacing_kji_mm[0] < MIN_SPINE_MM:
         raise Refusal("no_spine", f"Less than {MIN_SPINE_MM:.0f} mm of spine was found in this scan. "
@@ -127,7 +134,7 @@ def spine_path(bones: Bones) -> np.ndarray:
     centres = np.array([[k, *ndimage.center_of_mass(mask[k])] for k in rows])
     sigma = 10.0 / bones.geometry.spacing_kji_mm[0]
     centres[:, 1:] = ndimage.gaussian_filter1d(centres[:, 1:], sigma, axis=0, mode="nearest")
-    return bones.geometry.to_lps(centres)
+    return bones.geometry.to_lps(centres + [s.start for s in box])
 
 
 def _tiles(path: np.ndarray, ct: Geometry, spacing_mm: float) -> tuple[Geometry, list[tuple[int, int, int]]]:
@@ -157,10 +164,9 @@ def _tiles(path: np.ndarray, ct: Geometry, spacing_mm: float) -> tuple[Geometry,
 def separate(chance: np.ndarray, grid: Geometry) -> tuple[np.ndarray, tuple[Body, ...]]:
     """Number the bodies in a probability map (k, j, i): (uint8 numbers, bodies from head to foot)."""
     numbers = np.zeros(chance.shape, np.uint8)
-    found = ndimage.find_objects((chance > 0.5).astype(np.uint8))
-    if not found:
+    box = bounding_box(chance > 0.5, SMOOTH_REACH_VOXELS)
+    if box is None:
         return numbers, ()
-    box = tuple(slice(max(0, s.start - SMOOTH_REACH_VOXELS), s.stop + SMOOTH_REACH_VOXELS) for s in found[0])
     part = grid.crop(tuple(s.start for s in box), chance[box].shape)
     flooded = _divided(chance[box] > 0.5, part.spacing_kji_mm)
     volumes = np.bincount(flooded.ravel()) * grid.voxel_volume_mm3

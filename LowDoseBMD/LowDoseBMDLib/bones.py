@@ -12,6 +12,7 @@ from .anatomy import BONES
 from .ctvolume import CTVolume
 from .geometry import Geometry, draw_mask, resample
 from .inference import Engine, Progress, predict, silent, softmax
+from .nearby import bounding_box
 from .rois import NO_VOXELS, Mask
 
 MAX_TILE_KJI = (144, 128, 128)
@@ -70,8 +71,7 @@ def segment_bones(ct: CTVolume, engine: Engine, progress: Progress = silent) -> 
 def _large_pieces(mask: np.ndarray, voxel_mm3: float) -> np.ndarray:
     """The mask's connected pieces of at least MIN_PIECE_MM3, grown by one voxel so that soft borders stay."""
     large = np.zeros_like(mask)
-    for found in ndimage.find_objects(mask.view(np.uint8)):
-        box = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in found)
+    if box := bounding_box(mask, margin=1):
         pieces, count = ndimage.label(mask[box])
         keep = np.bincount(pieces.ravel(), minlength=count + 1) * voxel_mm3 >= MIN_PIECE_MM3
         keep[0] = False

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.ndimage as ndi
 
 from .ctvolume import Acquisition, CTVolume
 from .flags import Flag, Refusal, Severity
 from .geometry import Geometry
 from .headers import is_sharp, names_contrast
+from .nearby import near
 from .orientation import COARSE_MM, CoarseBody, Cues, coarse_body, read_cues
 
 REFUSE_LEAD = 1.5
@@ -145,11 +145,12 @@ def _contrast(agent: str | None) -> tuple[Flag, ...]:
 
 def padding_flags(hu: np.ndarray) -> tuple[Flag, ...]:
     """Filler values below any HU of air, usual outside the round field of view."""
-    count = int(np.count_nonzero(hu < PADDING_BELOW_HU))
-    if count == 0:
+    lowest = float(hu.min())
+    if lowest >= PADDING_BELOW_HU:
         return ()
+    count = int(np.count_nonzero(hu < PADDING_BELOW_HU))
     return (Flag("padding", Severity.INFO, f"{100 * count / hu.size:.1f} % of the voxels are filler "
-                 f"({float(hu.min()):g} HU) outside the field of view; they are not read as tissue."),)
+                 f"({lowest:g} HU) outside the field of view; they are not read as tissue."),)
 
 
 def truncation_flags(ct: CTVolume, coarse: CoarseBody) -> tuple[Flag, ...]:
@@ -187,14 +188,13 @@ def _lateral_contact_mm(body: np.ndarray, view: np.ndarray) -> np.ndarray:
 
     The edge counts where it is nearer to the side than to front or back of the view.
     """
-    edge = np.stack([_edge(plane) for plane in view])
-    touching = body & edge
+    touching = body & _edge(view)
     j, i = np.meshgrid(*(np.linspace(-1, 1, n) for n in body.shape[1:]), indexing="ij")
     sides = [touching & (np.abs(i) > np.abs(j)) & (sign * i > 0) for sign in (-1, 1)]
     return np.stack([side.any(axis=2).sum(axis=1) for side in sides], axis=1) * COARSE_MM
 
 
 def _edge(view: np.ndarray) -> np.ndarray:
-    """Voxels of one slice within ``EDGE_MM`` of the view's edge."""
-    depth = ndi.distance_transform_edt(np.pad(view, 1))[1:-1, 1:-1] * COARSE_MM
-    return view & (depth <= EDGE_MM)
+    """Voxels (k, j, i) within ``EDGE_MM`` of the view's edge in their slice."""
+    outside = np.pad(~view, ((0, 0), (1, 1), (1, 1)), constant_values=True)
+    return view & near(outside, EDGE_MM, (COARSE_MM, COARSE_MM))[:, 1:-1, 1:-1]

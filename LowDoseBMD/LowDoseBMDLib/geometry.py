@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from .nearby import bounding_box
+
 if TYPE_CHECKING:
     import SimpleITK
 
@@ -255,8 +257,7 @@ def draw_mask(chance: np.ndarray, source: Geometry, target: Geometry, threshold:
     if not np.allclose(source.direction, target.direction, atol=1e-6):
         raise ValueError("a region is drawn on grids with axes of the same directions only")
     bins_kji = np.maximum(1, np.floor(target.spacing_mm / source.spacing_mm + 1e-6).astype(int))[::-1]
-    if bins_kji.max() > 1 and (found := ndimage.find_objects((chance > 0.5 * threshold).astype(np.uint8))):
-        box = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in found[0])
+    if bins_kji.max() > 1 and (box := bounding_box(chance > 0.5 * threshold, margin=1)):
         part = source.crop(tuple(s.start for s in box), chance[box].shape)
         chance, source = _block_means(chance[box].astype(np.float32, copy=False), part, tuple(bins_kji), None, part)
     drawn = [_draw_cell(chance, source, target, threshold, cell) for cell in _cells(chance > 0.5 * threshold)]

@@ -10,6 +10,7 @@ import numpy as np
 from .anatomy import SPINE
 from .flags import Flag
 from .geometry import Geometry
+from .nearby import bounding_box
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +26,10 @@ class Mask:
     @staticmethod
     def from_array(array: np.ndarray, start_kji: tuple[int, int, int] = (0, 0, 0)) -> Mask:
         """Crop a bool array (k, j, i), which begins at start_kji of the CT's grid, to its bounding box."""
-        where = [np.flatnonzero(array.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-        if where[0].size == 0:
+        box = bounding_box(array)
+        if box is None:
             return NO_VOXELS
-        low = [int(w[0]) for w in where]
-        box = tuple(slice(int(w[0]), int(w[-1]) + 1) for w in where)
-        start = tuple(a + b for a, b in zip(start_kji, low, strict=True))
+        start = tuple(a + s.start for a, s in zip(start_kji, box, strict=True))
         return Mask(np.ascontiguousarray(array[box]).astype(bool), start)
 
     @property

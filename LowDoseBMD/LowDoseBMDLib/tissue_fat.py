@@ -12,7 +12,8 @@ import numpy as np
 from scipy import ndimage
 
 from .ctvolume import CTVolume
-from .tissue_grid import CLIP_HU, Blocks, SpineFrame, average_blocks, near
+from .nearby import near
+from .tissue_grid import CLIP_HU, Blocks, SpineFrame, average_blocks
 
 FAT_WINDOW_HU = (-190.0, -30.0)
 """Subcutaneous fat on a smoothed copy (Sci Rep 2025, s41598-025-96238-6, table 1)."""

@@ -6,7 +6,7 @@ the CT's voxels without interpolation, and a scan of 300 slices costs a fraction
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from .anatomy import SPINE
 from .ctvolume import CTVolume
+from .nearby import bounding_box, near
 from .rois import Mask
 
 LEVEL_SPACING_MM = 32.0
@@ -46,9 +47,6 @@ WALL_SHIFT_MM = 8.0
 ROTATION_LIMIT_DEG = 20.0
 """A larger turn of the spinous process than this is taken for a fault of the estimate and limited."""
 
-ROUNDING = 1e-6
-"""Of distances counted in blocks: one that is reached exactly is reached."""
-
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
@@ -79,10 +77,8 @@ class Blocks:
         faces are no surface."""
         half_block = 0.5 * min(self.spacing_kji_mm)
         depth = np.full(region.shape, np.inf if region.all() else -half_block)
-        for box in ndimage.find_objects(region.astype(np.uint8)):
-            box = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in box)
-            if not region[box].all():
-                depth[box] = ndimage.distance_transform_edt(region[box], sampling=self.spacing_kji_mm) - half_block
+        if (box := bounding_box(region, margin=1)) and not region[box].all():
+            depth[box] = ndimage.distance_transform_edt(region[box], sampling=self.spacing_kji_mm) - half_block
         return depth
 
     def near(self, region: np.ndarray, distance_mm: float) -> np.ndarray:
@@ -117,40 +113,6 @@ class Blocks:
             target.append(slice(low - start, high - start))
         box[tuple(target)] = mask.voxels[tuple(source)]
         return _block_mean(box, self.factors_kji) >= 0.5
-
-
-def near(region: np.ndarray, distance_mm: float, spacing_mm: tuple[float, ...]) -> np.ndarray:
-    """(k, j, i) bool: a region and every block whose centre lies at most distance_mm from one of its blocks.
-
-    spacing_mm: along k, j, i, or along j, i: then each slice is looked at alone. The region is moved by every step that is
-    short enough: for the few blocks that matter here much faster than a distance transform, and the same.
-    """
-    spacing_mm = (np.inf,) * (3 - len(spacing_mm)) + tuple(spacing_mm)
-    reach = [int(distance_mm / s + ROUNDING) for s in spacing_mm]
-    found, wide, widened = np.zeros_like(region), region.copy(), 0
-    for width, k, j in sorted(_row_steps(distance_mm, spacing_mm, reach)):
-        for i in range(widened + 1, width + 1):
-            _add_moved(wide, region, (0, 0, i))
-            _add_moved(wide, region, (0, 0, -i))
-        widened = width
-        _add_moved(found, wide, (k, j, 0))
-    return found
-
-
-def _row_steps(distance_mm: float, spacing_mm: tuple[float, ...], reach: list[int]) -> Iterator[tuple[int, int, int]]:
-    """(blocks along i that are within distance_mm, k, j) for each step along k and j."""
-    for k in range(-reach[0], reach[0] + 1):
-        for j in range(-reach[1], reach[1] + 1):
-            left = distance_mm**2 - sum((n * s)**2 for n, s in zip((k, j), spacing_mm, strict=False) if n)
-            if left > -ROUNDING:
-                yield int(np.sqrt(max(left, 0.0)) / spacing_mm[2] + ROUNDING), k, j
-
-
-def _add_moved(found: np.ndarray, region: np.ndarray, steps: tuple[int, int, int]) -> None:
-    """Add a region, moved by whole blocks, to another one in place."""
-    to = tuple(slice(max(0, n), min(size, size + n)) for n, size in zip(steps, region.shape, strict=True))
-    source = tuple(slice(max(0, -n), min(size, size - n)) for n, size in zip(steps, region.shape, strict=True))
-    found[to] |= region[source]
 
 
 def _block_mean(array: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:

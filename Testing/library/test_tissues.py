@@ -10,8 +10,9 @@ import pytest
 from LowDoseBMDLib.ctvolume import CTVolume
 from LowDoseBMDLib.flags import Severity
 from LowDoseBMDLib.geometry import Geometry
+from LowDoseBMDLib.nearby import near
 from LowDoseBMDLib.rois import Mask
-from LowDoseBMDLib.tissue_grid import Blocks, average_blocks, near
+from LowDoseBMDLib.tissue_grid import Blocks, average_blocks
 from LowDoseBMDLib.tissues import Tissues, find_tissues
 from scipy import ndimage
 
