@@ -89,14 +89,18 @@ def sample_nearest(array: torch.Tensor, place: torch.Tensor, box: Box) -> torch.
 
 
 def blur(hu: torch.Tensor, sigma_voxels: tuple[float, float, float]) -> torch.Tensor:
-    """A Gaussian along each axis of (K, J, I); edges are continued."""
+    """A Gaussian along each axis of (K, J, I); edges are continued.
+
+    Shifted copies are added: for so few taps that is faster on a CPU than a convolution.
+    """
     for axis, sigma in enumerate(sigma_voxels):
         if sigma < 0.15:
             continue
-        radius = int(np.ceil(2.5 * sigma))
-        kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=hu.device) / sigma) ** 2)
-        shape, pad = [1, 1, 1, 1, 1], [0] * 6
-        shape[2 + axis], pad[4 - 2 * axis], pad[5 - 2 * axis] = -1, radius, radius
-        padded = functional.pad(hu[None, None], pad, mode="replicate")
-        hu = functional.conv3d(padded, (kernel / kernel.sum()).reshape(shape))[0, 0]
+        radius, size = int(np.ceil(2.5 * sigma)), hu.shape[axis]
+        taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+        first, last = hu.narrow(axis, 0, 1), hu.narrow(axis, size - 1, 1)
+        padded = torch.cat([first] * radius + [hu] + [last] * radius, dim=axis)
+        hu = torch.zeros_like(hu)
+        for n, tap in enumerate(taps / taps.sum()):
+            hu.add_(padded.narrow(axis, n, size), alpha=float(tap))
     return hu
