@@ -12,7 +12,7 @@ from .bones import Bones
 from .geometry import Geometry
 
 SHORT_RIB = 0.77
-"""A rib whose reach to the side is less than this share of the widest rib's is short. Seven label maps: twelfth ribs
+"""A rib whose reach to the side is less than this share of the widest rib's is called short. Seven label maps: twelfth ribs
 0.62-0.73, eleventh 0.80-0.98."""
 
 RIB_LATERAL_MM = (18.0, 60.0)
@@ -50,6 +50,15 @@ ROW_HIGH_MM = 32.0
 ROW_LEAST = 7
 """Fewer ribs than this on one side are no count from the first: a scan of the upper abdomen shows five at most."""
 
+FIRST_GAP = 0.43
+"""The second rib lies hardly lower than the first there, as the first one slopes most: less than this part of the mean
+distance of all ribs (three label maps 0.1 to 0.3; without the first rib 0.5 and more). Where it does not, the first rib was
+missed."""
+
+ROW_UNEVEN = (0.6, 1.65)
+"""A distance between ribs is this many times the mean of its neighbours, from the third rib on; else one was missed, or is
+none."""
+
 TOP_MM = 6.0
 TOP_MM3, TOP_RIB_MM3 = 300.0, 4000.0
 TOP_LATERAL_MM = 130.0
@@ -59,12 +68,15 @@ or further to the side, is an arm or a shoulder blade that was taken for a rib (
 
 @dataclass(frozen=True)
 class OwnRibs:
-    """The ribs of one body. reach_mm: how far to its side they reach, the longer one; 0 where none was seen. cut: one runs
-    out of the scan. hidden: where they would be is not in the scan."""
+    """The ribs of one body. sides: on how many one was seen. reach_mm: how far to its side they reach, the longer one; 0
+    where none was seen. cut: one runs out of the scan. hidden: where they would be is not in the scan. share: of the reach
+    of the widest ribs; None where there is no other to compare with."""
 
-    reach_mm: float
+    sides: int = 0
+    reach_mm: float = 0.0
     cut: bool = False
     hidden: bool = False
+    share: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +146,14 @@ def _row(index: np.ndarray, side_mm: np.ndarray, ribs: RibMap) -> np.ndarray:
         if (high - low) * grid.spacing_kji_mm[0] >= ROW_HIGH_MM:
             break
         heights.append(grid.to_lps(np.array([(high + low) / 2, *np.array(ribs.pieces.shape[1:]) / 2]))[2])
-    return np.array(heights if len(heights) >= ROW_LEAST else [])
+    return np.array(heights if len(heights) >= ROW_LEAST and _from_the_first(-np.diff(heights)) else [])
+
+
+def _from_the_first(gaps_mm: np.ndarray) -> bool:
+    """Whether distances between ribs are those from the first down with none missed."""
+    later = gaps_mm[1:]
+    even = later[1:-1] / (0.5 * (later[:-2] + later[2:]))
+    return bool(gaps_mm[0] <= FIRST_GAP * gaps_mm.mean() and np.all((even >= ROW_UNEVEN[0]) & (even <= ROW_UNEVEN[1])))
 
 
 def distances_near(bodies: tuple[Body, ...]) -> np.ndarray:
@@ -149,7 +168,11 @@ def own_ribs(bodies: tuple[Body, ...], ribs: RibMap) -> tuple[OwnRibs, ...]:
     Further up it is a neighbour's rib that lies there: all that is told of those bodies is that there are ribs.
     """
     scales = np.clip(distances_near(bodies) / STEP_MM, *SCALES)
-    return tuple(_at_body(body.centre_lps_mm, float(scale), ribs) for body, scale in zip(bodies, scales, strict=True))
+    found = [_at_body(body.centre_lps_mm, float(scale), ribs) for body, scale in zip(bodies, scales, strict=True)]
+    widest = max(one.reach_mm for one in found)
+    if sum(one.sides > 0 for one in found) < 2:
+        return tuple(found)
+    return tuple(replace(one, share=one.reach_mm / widest) if one.sides else one for one in found)
 
 
 def _at_body(centre_lps_mm: np.ndarray, scale: float, ribs: RibMap) -> OwnRibs:
@@ -170,24 +193,18 @@ def _at_body(centre_lps_mm: np.ndarray, scale: float, ribs: RibMap) -> OwnRibs:
     seen = [half for half in halves if len(half) * grid.voxel_volume_mm3 >= RIB_MIN_MM3 * scale]
     if not seen:
         ends = (centre[0] + 0.5) * spacing[0], (grid.shape_kji[0] - 0.5 - centre[0]) * spacing[0]
-        return OwnRibs(0.0, hidden=ends[0] < HIDDEN_MM[0] or ends[1] < HIDDEN_MM[1])
+        return OwnRibs(hidden=ends[0] < HIDDEN_MM[0] or ends[1] < HIDDEN_MM[1])
     k_mm, _, i_mm = grid.spacing_kji_mm
     boxes = [ribs.boxes[piece - 1] for piece in np.unique(ribs.pieces[tuple(np.concatenate(seen).T)])]
     reach = max(abs(end - centre[2]) for _, _, i in boxes for end in (i.start, i.stop - 1)) * i_mm
-    return OwnRibs(float(reach), min(k.start for k, _, _ in boxes) * k_mm < RIB_END_MM)
+    return OwnRibs(len(seen), float(reach), min(k.start for k, _, _ in boxes) * k_mm < RIB_END_MM)
 
 
-def kinds_of(ribs: tuple[OwnRibs, ...]) -> tuple[str, ...]:
-    """For each body: ``none``, a ``short`` or a ``long`` own rib, ``seen`` when there is no other to compare with or it runs
-    out of the scan, or ``hidden``."""
-    widest = max((rib.reach_mm for rib in ribs), default=0.0)
-    alone = sum(rib.reach_mm > 0.0 for rib in ribs) < 2
-    kinds = []
-    for rib in ribs:
-        if rib.reach_mm == 0.0:
-            kinds.append("hidden" if rib.hidden else "none")
-        elif not alone and rib.reach_mm >= SHORT_RIB * widest:
-            kinds.append("long")
-        else:
-            kinds.append("seen" if alone or rib.cut else "short")
-    return tuple(kinds)
+def kind_of(rib: OwnRibs) -> str:
+    """``none``, a ``short`` or a ``long`` own rib, ``seen`` when there is no other to compare with or it runs out of the
+    scan, or ``hidden``."""
+    if not rib.sides:
+        return "hidden" if rib.hidden else "none"
+    if rib.share is None or rib.cut and rib.share < SHORT_RIB:
+        return "seen"
+    return "long" if rib.share >= SHORT_RIB else "short"

@@ -9,41 +9,53 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtr
 
 from .anatomy import SPINE
 from .bodies import Body
 from .bones import Bones
 from .keypoints import Heatmaps
 from .level_chain import PLACES
-from .level_ribs import RibMap, distances_near
+from .level_ribs import OwnRibs, RibMap, distances_near, kind_of
 
 T1, L1, L5 = (SPINE.index(name) for name in ("T1", "L1", "L5"))
 
-RIB_CHANCES: dict[str, tuple[float, float, float]] = {
-    "T": (0.05, 0.10, 0.85), "T12": (0.35, 0.60, 0.05), "L1": (0.94, 0.055, 0.005), "L": (0.97, 0.025, 0.005),
+RIB_SIDES: dict[str, tuple[float, float, float]] = {
+    "C": (0.97, 0.025, 0.005), "C7": (0.40, 0.20, 0.40), "T": (0.05, 0.05, 0.90), "T12": (0.35, 0.25, 0.40),
+    "L1": (0.94, 0.04, 0.02), "L": (0.97, 0.025, 0.005),
 }
-"""How often the bone network shows no, a short, or a long rib beside T1-T11, T12, L1, L2-L5 (judgement): twelfth ribs
-are thin, short or absent in many, lumbar ribs occur in some 5 % of adults."""
+"""How often the bone network shows a rib on no, one, or both sides where a body's own would be (judgement): twelfth ribs are
+thin, short or absent in many, lumbar ribs occur in some 5 % of adults; beside C7 it is the first rib that lies there."""
+
+RIB_SHARE: dict[str, tuple[float, float]] = {"T": (0.96, 0.09), "T11": (0.87, 0.09), "T12": (0.66, 0.09), "L": (0.50, 0.12)}
+"""Reach of a rib to the side as a share of the widest rib's, mean and standard deviation. Seven label maps: eleventh ribs
+0.80-0.98, twelfth 0.62-0.73; the rest, and the spread, is judgement."""
+
+WIDE = SPINE[T1:SPINE.index("T11")]
+"""Vertebrae whose ribs can all be the widest."""
+
+SHARE_FLOOR = 0.03
+"""No length rules a level out completely."""
 
 LAST_LUMBAR = {L5 - 1: 0.04, L5: 0.91, L5 + 1: 0.05}
 """Which vertebra lies on the sacrum: L4, L5, or a sixth one. Four or six lumbar vertebrae in some 8 % of adults."""
 
-BELOW_CENTRE = {8: -0.40, 9: -0.22, 10: -0.07, 11: 0.23, 12: 0.60, 13: 0.60}
-BELOW_SPREAD = 0.25
-"""How far a rib lies below its own body's centre 30 to 50 mm to the side, in distances between neighbouring bodies, and how
-much people differ in that. Mean of both sides of three label maps; further up they differ too much. A thirteenth rib as the
-twelfth."""
+BELOW_CENTRE: dict[int, tuple[float, float]] = {
+    1: (0.1, 0.6), 2: (-0.75, 0.4), 3: (-0.85, 0.4), 4: (-0.9, 0.4), 5: (-0.8, 0.35), 6: (-0.7, 0.25), 7: (-0.6, 0.25),
+    8: (-0.4, 0.25), 9: (-0.2, 0.25), 10: (-0.1, 0.25), 11: (0.25, 0.25), 12: (0.6, 0.25), 13: (0.6, 0.25),
+}
+"""How far a rib lies below its own body's centre 30 to 50 mm to the side, in distances between neighbouring bodies: mean and
+standard deviation, of both sides of three label maps, the latter not below 0.25. A thirteenth rib as the twelfth."""
 
-COUNT_UNTOLD, COUNT_FLOOR = 0.3, 0.03
+COUNT_ERRORS = (0.0, 0.25, 0.1)
+"""How often a count is one off when it was possible on no, one, or both sides (judgement)."""
+
+COUNT_UNTOLD, COUNT_FLOOR = 0.2, 0.03
 """Likelihood beside 1 for a rib just where it belongs: of a place of which the count says nothing, and of one whose rib lies
 elsewhere (judgement)."""
 
 HEAT_FLOOR = 0.03
 """No heatmap rules a level out completely."""
-
-HEAT_BODIES = 2.5
-"""Heatmaps of neighbouring levels come from one network and err together: however many bodies there are, they count as this
-many independent ones (judgement)."""
 
 HEAT_SEEN = 0.1
 """A body at which no heatmap is higher than this was not noticed: the network says nothing of it."""
@@ -52,8 +64,14 @@ SACRUM_MM, SACRUM_BEHIND_MM, SACRUM_MM3 = 22.0, 8.0, 2000.0
 """Below the last body, within SACRUM_MM of where the next one would lie and a little behind it, as the sacrum turns
 backwards, this much other bone is the sacrum."""
 
-CORE_MM = 6.0
-"""Half of the cube at a body's centre in which bone classes are compared."""
+CORE_MM, WING_MM = 6.0, 9.0
+WING_LATERAL_MM, WING_BEHIND_MM = 38.0, 12.0
+"""Half of the cubes in which bone classes are looked at: at a body's centre, and beside it, where a first sacral body has
+its wings."""
+
+WINGS_SACRAL, WINGS_DOUBTFUL, CORE_DOUBTFUL = 0.5, 0.2, 0.1
+"""Share of other bone in both wings from which a body is the sacrum's; from which, in wings or core, it may be. In 14 scans
+a first sacral body had 0.3 to 0.9, a last lumbar one 0 to 0.2 in its emptier wing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,25 +110,30 @@ def heat_witness(bodies: tuple[Body, ...], heatmaps: Heatmaps) -> Witness:
         emission[body, :places[0]] = (1.0 - heat[body, 1:].max()) ** 2
         emission[body, places[-1] + 1:] = (1.0 - heat[body, :-1].max()) ** 2
         emission[body, places] = heat[body]
-    if noticed.size:
-        emission = np.maximum(emission, HEAT_FLOOR) ** min(1.0, HEAT_BODIES / noticed.size)
-    return Witness("keypoint network", emission[None], 0.06)
+    return Witness("keypoint network", np.maximum(emission, HEAT_FLOOR)[None], 0.06)
 
 
 # --- ribs --------------------------------------------------------------------------------------------------
 
-def rib_witness(kinds: tuple[str, ...]) -> Witness:
+def rib_witness(ribs: tuple[OwnRibs, ...]) -> Witness:
     """Who carries ribs, and how long they are."""
-    emission = np.array([[_rib_chance(place, kind) for place in range(PLACES)] for kind in kinds])
-    ribbed = [kind for kind in kinds if kind not in ("none", "hidden")]
+    emission = np.array([[_rib_chance(place, rib) for place in range(PLACES)] for rib in ribs])
+    ribbed = [kind_of(rib) for rib in ribs if rib.sides]
     saw = f"the lowest of {len(ribbed)} is {ribbed[-1]}" if ribbed else "none was seen"
     return Witness("lowest ribs", emission[None], 0.04, saw)
 
 
-def _rib_chance(place: int, kind: str) -> float:
-    name = SPINE[place] if T1 <= place < len(SPINE) else "L"
-    none, short, long = RIB_CHANCES.get(name, RIB_CHANCES[name[0]])
-    return {"none": none, "short": short, "long": long, "seen": short + long, "hidden": 1.0}[kind]
+def _rib_chance(place: int, rib: OwnRibs) -> float:
+    name = SPINE[place] if place < len(SPINE) else "L"
+    if rib.hidden:
+        return 1.0
+    chance = RIB_SIDES.get(name, RIB_SIDES[name[0]])[rib.sides]
+    if rib.share is None or name[0] == "C":
+        return chance
+    mean, spread = RIB_SHARE.get(name, RIB_SHARE[name[0]])
+    off = (rib.share - mean) / spread
+    fits = ndtr(-off) if rib.cut else np.exp(-0.5 * (max(0.0, -off) if name in WIDE else off) ** 2)
+    return chance * max(SHARE_FLOOR, float(fits))
 
 
 def count_witness(bodies: tuple[Body, ...], ribs: RibMap) -> Witness:
@@ -118,28 +141,42 @@ def count_witness(bodies: tuple[Body, ...], ribs: RibMap) -> Witness:
     views = [_counted(bodies, heights) for heights in ribs.counted_mm if len(heights)]
     sides = zip(("right", "left"), ribs.counted_mm, strict=False)
     saw = ", ".join(f"{len(heights)} on the {side}" for side, heights in sides if len(heights))
-    return Witness("ribs counted from the first", np.array(views or [_blank(len(bodies))]), 0.1, saw)
+    error = COUNT_ERRORS[min(len(views), 2)]
+    return Witness("ribs counted from the first", np.array(views or [_blank(len(bodies))]), error, saw)
 
 
 def _counted(bodies: tuple[Body, ...], heights_mm: np.ndarray) -> np.ndarray:
     emission = np.full((len(bodies), PLACES), COUNT_UNTOLD)
     steps = distances_near(bodies)
     for n, body in enumerate(bodies):
-        for number, usual in BELOW_CENTRE.items():
+        for number, (usual, spread) in BELOW_CENTRE.items():
             if number <= len(heights_mm):
-                off = (body.centre_lps_mm[2] - heights_mm[number - 1]) / steps[n] - usual
-                emission[n, T1 + number - 1] = max(COUNT_FLOOR, np.exp(-0.5 * (off / BELOW_SPREAD) ** 2))
+                off = ((body.centre_lps_mm[2] - heights_mm[number - 1]) / steps[n] - usual) / spread
+                emission[n, T1 + number - 1] = max(COUNT_FLOOR, np.exp(-0.5 * off**2))
     return emission
 
 
 # --- sacrum ------------------------------------------------------------------------------------------------
 
 def sacral(body: Body, bones: Bones) -> bool:
-    """Whether the bone network takes a body for sacrum rather than for a vertebra."""
+    """Whether a body is the sacrum's rather than a vertebra's."""
     if bones.other is None:
         return False
-    near = _near(body.centre_lps_mm, CORE_MM, bones)
-    return bool(bones.other[near].sum() > bones.of("vertebrae")[near].sum())
+    core = _near(body.centre_lps_mm, CORE_MM, bones)
+    return _wings(body, bones) >= WINGS_SACRAL or bool(bones.other[core].sum() > bones.of("vertebrae")[core].sum())
+
+
+def _doubtful(body: Body, bones: Bones) -> bool:
+    """Whether a body may be the sacrum's."""
+    core = bones.other[_near(body.centre_lps_mm, CORE_MM, bones)]
+    return _wings(body, bones) >= WINGS_DOUBTFUL or bool(core.size and core.mean() >= CORE_DOUBTFUL)
+
+
+def _wings(body: Body, bones: Bones) -> float:
+    """Share of other bone to the side of a body, where there is less of it."""
+    sides = [bones.other[_near(body.centre_lps_mm + np.array([left, WING_BEHIND_MM, 0.0]), WING_MM, bones)]
+             for left in (-WING_LATERAL_MM, WING_LATERAL_MM)]
+    return min(float(side.mean()) if side.size else 0.0 for side in sides)
 
 
 def _near(centre_lps_mm: np.ndarray, reach_mm: float, bones: Bones) -> tuple[slice, ...]:
@@ -154,10 +191,12 @@ def _near(centre_lps_mm: np.ndarray, reach_mm: float, bones: Bones) -> tuple[sli
 def sacrum_witness(bodies: tuple[Body, ...], dropped: int, bones: Bones) -> Witness:
     """The sacrum below the last body. dropped: bodies below it that are sacrum themselves."""
     emission = _blank(len(bodies))
-    seen = dropped > 0 or _sacrum_below(bodies, bones)
-    if seen:
-        emission[-1] = [LAST_LUMBAR.get(place, 1e-3) for place in range(PLACES)]
-    return Witness("sacrum", emission[None], 0.04, "the sacrum lies below the last vertebra" if seen else "")
+    if not (dropped or _sacrum_below(bodies, bones)):
+        return Witness("sacrum", emission[None], 0.04)
+    last = np.array([LAST_LUMBAR.get(place, 1e-3) for place in range(PLACES)])
+    doubtful = _doubtful(bodies[-1], bones)
+    emission[-1] = last + np.roll(last, 1) if doubtful else last
+    return Witness("sacrum", emission[None], 0.04, f"it lies {'at or ' if doubtful else ''}below the last body")
 
 
 def _sacrum_below(bodies: tuple[Body, ...], bones: Bones) -> bool:

@@ -19,7 +19,7 @@ from .bones import Bones
 from .flags import LEVEL_UNCERTAIN, Flag, Severity
 from .keypoints import Heatmaps
 from .level_chain import PLACES, Chain, chain_of
-from .level_ribs import kinds_of, map_ribs, own_ribs
+from .level_ribs import kind_of, map_ribs, own_ribs
 from .level_witnesses import Witness, count_witness, heat_witness, rib_witness, sacral, sacrum_witness
 
 CERTAIN = 0.95
@@ -54,11 +54,12 @@ def name_levels(spine: Spine, heatmaps: Heatmaps, bones: Bones) -> Numbering:
     if not bodies:
         nothing = (None,) * len(spine.bodies)
         return Numbering(nothing, 0.0, nothing, 0.0, ("none",) * len(nothing))
-    ribs = map_ribs(bodies, bones)
-    kinds = kinds_of(own_ribs(bodies, ribs))
-    witnesses = [heat_witness(bodies, heatmaps), rib_witness(kinds), count_witness(bodies, ribs),
+    mapped = map_ribs(bodies, bones)
+    ribs = own_ribs(bodies, mapped)
+    witnesses = [heat_witness(bodies, heatmaps), rib_witness(ribs), count_witness(bodies, mapped),
                  sacrum_witness(bodies, not vertebral[-1], bones)]
-    numbering, against = _numbering(chain_of(np.array([body.centre_lps_mm for body in bodies])), witnesses, kinds)
+    numbering, against = _numbering(chain_of(np.array([body.centre_lps_mm for body in bodies])), witnesses,
+                                    tuple(kind_of(rib) for rib in ribs))
     numbering = replace(numbering, **{name: _among_all(getattr(numbering, name), vertebral, nothing) for name, nothing in
                                       (("names", None), ("second", None), ("ribs", "none"))})
     return replace(numbering, flags=tuple(_flags(numbering, spine, against)))
