@@ -26,14 +26,15 @@ STEP_MM = np.array([
 """From each place's centre to the next one's, C1 first, adults: body heights of Panjabi et al. (Spine 1991; 16: 861 and
 1992; 17: 299), and discs of 4 mm in the upper thoracic spine to 11 mm at L4-L5 (judgement)."""
 
-STEP_SPREAD = 0.12
-"""Standard deviation of the logarithm of a distance: 12 %, by wedging, narrow discs and cut bodies (judgement)."""
+STEP_SPREADS = (0.12, 0.2, 0.2, 0.2)
+"""Standard deviation of the logarithm of a distance to the next vertebra that was found, the one after it, and so on: 12 %,
+by wedging, narrow discs and cut bodies; more where two bodies were taken for one, whose centre lies between (judgement)."""
 
 SIZES = np.exp(np.linspace(-0.3, 0.3, 13))
 SIZE_SPREAD = 0.12
 """Sizes of people that are tried, 0.74 to 1.35, and how much adults spread about 1 (judgement)."""
 
-STEP_CHANCES = (0.95, 0.04, 0.008, 0.002)
+STEP_CHANCES = (0.93, 0.05, 0.015, 0.005)
 """How often the next body that was found is the next vertebra, the one after it, and so on (judgement: bodies are rarely
 missed but in the upper chest)."""
 
@@ -91,11 +92,11 @@ def chain_of(centres_lps_mm: np.ndarray) -> Chain:
     usual = np.concatenate([[0.0], np.cumsum(STEP_MM)])
     between = usual[None, :] - usual[:, None]
     apart = np.arange(PLACES)[None, :] - np.arange(PLACES)[:, None]
-    weight = np.zeros((PLACES, PLACES))
-    for count, chance in enumerate(STEP_CHANCES, start=1):
-        weight[apart == count] = chance
+    weight, spread = np.zeros((PLACES, PLACES)), np.ones((PLACES, PLACES))
+    for count, (chance, width) in enumerate(zip(STEP_CHANCES, STEP_SPREADS, strict=True), start=1):
+        weight[apart == count], spread[apart == count] = chance / width, width
     expected = np.log(SIZES[:, None, None] * np.maximum(between, 1.0))
-    off = (np.log(np.maximum(distances, 1.0))[None, :, None, None] - expected[:, None]) / STEP_SPREAD
+    off = (np.log(np.maximum(distances, 1.0))[None, :, None, None] - expected[:, None]) / spread
     fit = weight * np.exp(-0.5 * np.minimum(off**2, 50.0))
     prior = np.exp(-0.5 * (np.log(SIZES) / SIZE_SPREAD) ** 2)
     return Chain(prior / prior.sum(), fit)

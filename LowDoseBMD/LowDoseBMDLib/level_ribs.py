@@ -131,10 +131,13 @@ def _row(index: np.ndarray, side_mm: np.ndarray, ribs: RibMap) -> np.ndarray:
     """Heights of the ribs of one side, from the first down, as far as they are single ribs; none when they are too few to
     begin at the first."""
     grid = ribs.geometry
-    there = np.zeros(ribs.pieces.shape, bool)
-    there[tuple(index.T)] = True
+    if not len(index):
+        return np.zeros(0)
+    inside = tuple((index - index.min(axis=0)).T)
+    there = np.zeros(np.ptp(index, axis=0) + 1, bool)
+    there[inside] = True
     parts, count = ndimage.label(there)
-    of_voxel = parts[tuple(index.T)]
+    of_voxel = parts[inside]
     found = []
     for part in range(1, count + 1):
         own = of_voxel == part
