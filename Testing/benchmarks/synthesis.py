@@ -3,7 +3,7 @@
     python Testing/benchmarks/synthesis.py PEOPLE [--tasks bones bodies keypoints] [--count 20] [--device cpu] [--threads 2]
 
 PEOPLE holds one folder of prepared people for each task, made with ``lowdosebmd-train prepare``. Samples are drawn of each
-person in turn. Prints seconds of the processor and of the clock for a sample, the median and the longest.
+person in turn. Prints seconds of the processor and of the clock for a sample, the mean and (in brackets) the longest.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def main() -> None:
             spent.append((time.process_time() - began[0], time.perf_counter() - began[1]))
         processor, clock = np.array(spent).T
         grid = f"{' x '.join(map(str, task.shape_kji))} voxels of {task.spacing_mm} mm on {arguments.device}"
-        print(f"{name}: {grid}; processor {np.median(processor):.2f} s ({processor.max():.2f}), "
-              f"clock {np.median(clock):.2f} s ({clock.max():.2f})", flush=True)
+        print(f"{name}: {grid}; processor {processor.mean():.2f} s ({processor.max():.2f}), "
+              f"clock {clock.mean():.2f} s ({clock.max():.2f})", flush=True)
 
 
 if __name__ == "__main__":
