@@ -55,8 +55,8 @@ FIRST_GAP = 0.43
 distance of all ribs (three label maps 0.1 to 0.3; without the first rib 0.5 and more). Where it does not, the first rib was
 missed."""
 
-ROW_UNEVEN = (0.6, 1.65)
-"""A distance between ribs is this many times the mean of its neighbours, from the third rib on; else one was missed, or is
+ROW_UNEVEN = (0.5, 1.55)
+"""From the second rib on, a distance between ribs is this many times the mean of its neighbours; else one was missed, or is
 none."""
 
 TOP_MM = 6.0
@@ -155,7 +155,8 @@ def _row(index: np.ndarray, side_mm: np.ndarray, ribs: RibMap) -> np.ndarray:
 def _from_the_first(gaps_mm: np.ndarray) -> bool:
     """Whether distances between ribs are those from the first down with none missed."""
     later = gaps_mm[1:]
-    even = later[1:-1] / (0.5 * (later[:-2] + later[2:]))
+    before, after = np.r_[later[1], later[:-1]], np.r_[later[1:], later[-2]]
+    even = 2.0 * later / (before + after)
     return bool(gaps_mm[0] <= FIRST_GAP * gaps_mm.mean() and np.all((even >= ROW_UNEVEN[0]) & (even <= ROW_UNEVEN[1])))
 
 
