@@ -15,11 +15,11 @@ import torch
 
 from .people import bone_targets
 from .synthesis_anatomy import draw_anatomy, true_centres
-from .synthesis_fields import Chance, Grid
+from .synthesis_fields import AIR_HU, Chance, Grid
 from .synthesis_pose import draw_pose
 from .synthesis_scanner import scan
 from .synthesis_subject import Subject, make_subject
-from .synthesis_tissue import AIR_HU, draw_ct
+from .synthesis_tissue import draw_ct
 
 __all__ = ["AIR_HU", "CLIP_HU", "KEYPOINT_LEVELS", "SCALE_HU", "TASKS", "Subject", "Task", "draw_sample", "make_subject"]
 

@@ -11,6 +11,8 @@ import torch.nn.functional as functional
 
 Box = tuple[slice, slice, slice]
 
+AIR_HU = -1000.0
+
 
 @dataclass(frozen=True)
 class Grid:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .synthesis_fields import Chance, Grid, blur
-
-AIR_HU = -1000.0
+from .synthesis_fields import AIR_HU, Chance, Grid, blur
 
 STREAK_REACH_MM = 90.0
 """Streaks of metal fade over this distance (judgement)."""

@@ -10,12 +10,16 @@ import torch
 
 from .people import BONE_PARTS, PARTS, TISSUES
 from .synthesis_anatomy import Anatomy, edit_bones, metal_in
-from .synthesis_fields import Box, Chance, Grid, box_of, sample_linear, sample_nearest
+from .synthesis_fields import AIR_HU, Box, Chance, Grid, box_of, sample_linear, sample_nearest
 from .synthesis_pose import Pose
 from .synthesis_subject import Subject
 
-AIR_HU = -1000.0
 METAL_HU = 3000.0
+
+SHOULDER_MM = 250.0
+"""Arms at the sides begin so far above L1, where the elbow lies (judgement)."""
+
+SKIN_MM = 2.5
 
 HU_RANGES: dict[str, tuple[float, float]] = {
     "unnamed": (20, 70), "lung": (-890, -700), "liver": (30, 75), "spleen": (35, 60), "kidney": (20, 45),
@@ -108,7 +112,7 @@ def _round_the_trunk(chance: Chance, subject: Subject, anatomy: Anatomy, box: Bo
         layer = torch.maximum(layer, bump)
     hu = torch.where(outside == 0, hu, torch.where(outside <= layer, fat, AIR_HU))
     hu = hu.masked_fill(glands, chance.uniform(10, 50))
-    return hu.masked_fill((outside > layer) & (outside <= layer + 2.5), chance.uniform(-60, 50))
+    return hu.masked_fill((outside > layer) & (outside <= layer + SKIN_MM), chance.uniform(-60, 50))
 
 
 def draw_bones(chance: Chance, subject: Subject, anatomy: Anatomy, box: Box) -> tuple[torch.Tensor, torch.Tensor]:
@@ -167,7 +171,7 @@ def draw_ct(chance: Chance, subject: Subject, anatomy: Anatomy, grid: Grid, pose
     if metal is not None:
         hu = torch.where(metal > 0, hu + metal * (METAL_HU - hu), hu)
     if anatomy.arms_down:
-        _lay_arms(chance, subject, anatomy, grid, pose.varied, hu, bone)
+        _lay_arms(chance, subject, anatomy, pose.varied, hu, bone)
     return hu, bone, part
 
 
@@ -189,27 +193,26 @@ def _real_hu(chance: Chance, subject: Subject, bone: torch.Tensor, bone_hu: torc
     return cover[1] + (1 - cover[0]) * hu
 
 
-def _lay_arms(chance: Chance, subject: Subject, anatomy: Anatomy, grid: Grid, place: torch.Tensor, hu: torch.Tensor,
+def _lay_arms(chance: Chance, subject: Subject, anatomy: Anatomy, place: torch.Tensor, hu: torch.Tensor,
               bone: torch.Tensor) -> None:
     """Arms beside the trunk, in place: where there is air, with one bone down to the elbow at about L1 and two below."""
-    middle = next(iter(subject.centres.values())) if "L1" not in subject.centres else subject.centres["L1"]
+    middle = subject.centres.get("L1", next(iter(subject.centres.values())))
     up = (place[0] - float(middle[0])) * subject.spacing_mm
-    top = 250.0
     for side in (-1, 1):
         away = subject.half_width_mm + anatomy.build.layer_mm + chance.uniform(38, 70)
         left = (place[2] - float(middle[2])) * subject.spacing_mm * side - away - chance.uniform(-0.08, 0.12) * up
         ahead = (place[1] - float(middle[1])) * subject.spacing_mm + chance.uniform(0, 60) - chance.uniform(-0.2, 0.2) * up
         reach = (left**2 + ahead**2).sqrt()
         muscle, layer = chance.uniform(26, 42), chance.uniform(3, 15)
-        free = (hu < -300) & (up < top)
+        free = (hu <= AIR_HU + 1) & (up < SHOULDER_MM)
         arm = free & (reach < muscle + layer)
-        shafts = torch.where(up > 0, reach - 10.0, (reach_to(left, ahead, 12.0)) - 6.0)
+        shafts = torch.where(up > 0, reach - 10.0, _to_the_nearer(left, ahead, 12.0) - 6.0)
         hu[arm] = torch.where(reach < muscle, 50.0 - 40.0 * anatomy.build.muscle_fat, -100.0)[arm]
         core = arm & (shafts < 0)
         hu[core] = torch.where(shafts > -4.0, chance.uniform(400, 1200), chance.uniform(-60, 150))[core]
         bone[core] = BONE_PARTS.index("humerus")
 
 
-def reach_to(left: torch.Tensor, ahead: torch.Tensor, apart_mm: float) -> torch.Tensor:
+def _to_the_nearer(left: torch.Tensor, ahead: torch.Tensor, apart_mm: float) -> torch.Tensor:
     """Distance to the nearer one of two shafts that lie apart_mm to the left and to the right."""
     return torch.minimum(((left - apart_mm) ** 2 + ahead**2).sqrt(), ((left + apart_mm) ** 2 + ahead**2).sqrt())

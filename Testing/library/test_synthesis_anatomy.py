@@ -19,11 +19,11 @@ from LowDoseBMDTrainerLib.synthesis_anatomy import (
     rib_12_kind,
     true_centres,
 )
-from LowDoseBMDTrainerLib.synthesis_fields import Chance
-from LowDoseBMDTrainerLib.synthesis_pose import collapse, renumber
+from LowDoseBMDTrainerLib.synthesis_fields import Chance, Grid
+from LowDoseBMDTrainerLib.synthesis_pose import Pose, collapse, renumber
 from LowDoseBMDTrainerLib.synthesis_scanner import scan
 from LowDoseBMDTrainerLib.synthesis_subject import Subject
-from LowDoseBMDTrainerLib.synthesis_tissue import METAL_HU
+from LowDoseBMDTrainerLib.synthesis_tissue import METAL_HU, draw_ct
 from scipy import ndimage
 from spine_person import HALF, MIDDLE_I, MIDDLE_J, PERIOD, SPACING_MM, spine_person
 
@@ -179,6 +179,20 @@ def test_screws_and_cement_are_denser_than_bone_and_make_streaks(a_subject):
     hu[40:44, 28:30, 38:42] = METAL_HU
     streaked, _ = scan(chance(4), hu, task.grid, cropped=False)
     assert plain[42].std() < 0.5 * streaked[42, 5:20].std(), "far from the metal, in its slice"
+
+
+def test_arms_lie_outside_of_the_trunk_and_are_no_ribs(a_subject):
+    axes = [torch.arange(float(a), float(b)) for a, b in ((0, 118), (-20, 76), (-40, 121))]
+    place = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    grid = Grid(tuple(place.shape[1:]), (SPACING_MM,) * 3)
+    pose = Pose(place, place, place)
+    (plain, without, _), (hu, bone, _) = (draw_ct(chance(), a_subject, Anatomy(arms_down=down), grid, pose)
+                                          for down in (False, True))
+    changed, new = hu != plain, bone != without
+    assert set(bone_targets()[bone[new].numpy()].tolist()) == {5} and changed[new].all()
+    left_mm = (place[2][new] - MIDDLE_I) * SPACING_MM
+    assert left_mm.min() < -a_subject.half_width_mm and left_mm.max() > a_subject.half_width_mm, "on both sides"
+    assert (looked_up(a_subject.inside_mm, place)[changed] == 0).all(), "no trunk is changed"
 
 
 # --- samples -----------------------------------------------------------------------------------------------
