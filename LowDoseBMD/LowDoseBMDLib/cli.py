@@ -139,10 +139,10 @@ def _add_batch(commands: argparse._SubParsersAction) -> None:
     _common(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the batch in --out: measure what is missing, "
                         "failed for a passing reason, or was made by other models, settings, calibration or version")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="studies at a time on this machine; more than 1 "
-                        "needs Dask (pip install distributed)")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="measure on the workers of this Dask cluster, for example "
-                        "tcp://host:8786; all must see the studies and --out under the same paths")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="studies at a time on this machine, which share "
+                        "its cores (1)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="measure on the workers of this Dask cluster (pip install "
+                        "distributed), for example tcp://host:8786; all must see the studies and --out under the same paths")
     parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="longest time for one study (600)")
     parser.add_argument("--memory", type=float, default=6, metavar="GB", help="most memory for one study (6)")
     parser.add_argument("--scheme", choices=SCHEMES, default=SCHEMES[0], help="label values of the label maps of a CSV")

@@ -1,4 +1,4 @@
-"""Many tasks, each in a process of its own with limits; here one after the other, or on the workers of a Dask cluster.
+"""Many tasks, each in a process of its own with limits; here, some at a time, or on the workers of a Dask cluster.
 
 A task is ``python -m MODULE ARGUMENTS``; the last line that it prints must be a JSON object, its result. Where it can be,
 its process is forked from one that has imported what studies need (preload.py), else started. No task outlives whoever
@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
@@ -67,12 +68,9 @@ _PASSING_ERROR = re.compile(r"\((ImportError|ModuleNotFoundError|OSError|Permiss
 
 _STARTING = threading.Lock()
 
-NO_PAGES = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
-THIS_MACHINE = "127.0.0.1:0"
-"""Dask serves web pages about its work: none here, and on no other address than this machine's own."""
 STARTED_TOPIC = "lowdosebmd-started"
-NO_DASK = ("--workers and --scheduler need Dask, which is not installed: python -m pip install distributed psutil (or "
-           "lowdosebmd[cluster]). Without them the studies are measured one after the other.")
+NO_DASK = ("--scheduler needs Dask, which is not installed: python -m pip install distributed psutil (or "
+           "lowdosebmd[cluster]). Without it the studies are measured on this machine, --workers at a time.")
 
 
 @dataclass(frozen=True)
@@ -113,6 +111,10 @@ class Outcome:
     transient: bool
 
 
+News: TypeAlias = "tuple[str, Callable[[], Outcome] | None]"
+"""A task's key, and None when it starts, or what gives its outcome when it has ended."""
+
+
 def run_tasks(module: str, tasks: Sequence[Task], report: Callable[[Outcome], None], workers: int = 1,
               scheduler: str | None = None, limits: Limits = Limits(), started: Callable[[str], None] | None = None) -> None:
     """Run ``python -m module`` for every task and report each as it ends; returns when all have.
@@ -125,13 +127,45 @@ def run_tasks(module: str, tasks: Sequence[Task], report: Callable[[Outcome], No
     if workers < 1:
         raise ValueError(f"{workers} workers: at least 1 is needed")
     started = started or (lambda _key: None)
-    if scheduler is None and workers == 1:
-        python = python_command()
-        for task in tasks:
-            started(task.key)
-            report(run_task(module, task, limits, python=python))
+    if scheduler is None:
+        _run_here(module, tasks, report, started, workers, limits)
     elif tasks:
-        _run_on_dask(module, tasks, report, started, workers, scheduler, limits)
+        _run_on_dask(module, tasks, report, started, scheduler, limits)
+
+
+def _run_here(module: str, tasks: Sequence[Task], report: Callable[[Outcome], None], started: Callable[[str], None],
+              workers: int, limits: Limits) -> None:
+    """So many tasks at a time; each is watched by a thread."""
+    python, over = python_command(), threading.Event()
+    news: queue.SimpleQueue[News] = queue.SimpleQueue()
+
+    def run(task: Task) -> Outcome:
+        news.put((task.key, None))
+        return run_task(module, task, limits, workers, lambda: not over.is_set(), python)
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for task in tasks:
+                ended = pool.submit(run, task)
+                ended.add_done_callback(lambda done, key=task.key: news.put((key, done.result)))
+            _report_all(news, tasks, report, started)
+        finally:
+            over.set()
+            pool.shutdown(cancel_futures=True)
+
+
+def _report_all(news: queue.SimpleQueue[News], tasks: Sequence[Task], report: Callable[[Outcome], None],
+                started: Callable[[str], None]) -> None:
+    """Pass on what is put into news until every task has ended; what is told of other tasks is left out."""
+    waiting = {task.key for task in tasks}
+    while waiting:
+        with contextlib.suppress(queue.Empty):  # the short wait lets Ctrl-C through on Windows
+            key, outcome = news.get(timeout=LOOK_SECONDS)
+            if key in waiting and outcome is None:
+                started(key)
+            elif key in waiting:
+                waiting.remove(key)
+                report(outcome())
 
 
 def python_command() -> str:
@@ -385,17 +419,16 @@ def _tail(errors: IO[bytes]) -> str:
 # --- a Dask cluster ----------------------------------------------------------------------------------------
 
 def _run_on_dask(module: str, tasks: Sequence[Task], report: Callable[[Outcome], None], started: Callable[[str], None],
-                 workers: int, scheduler: str | None, limits: Limits) -> None:
-    with _client(workers, scheduler) as client:
-        news: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        client.subscribe_topic(STARTED_TOPIC, lambda event: news.put(("started", event[1])))
+                 scheduler: str, limits: Limits) -> None:
+    with _client(scheduler) as client:
+        news: queue.SimpleQueue[News] = queue.SimpleQueue()
+        client.subscribe_topic(STARTED_TOPIC, lambda event: news.put((event[1], None)))
         futures = [client.submit(run_on_worker, module, task, limits, key=f"{task.key}-{_serial()}", pure=False)
                    for task in tasks]
         try:
-            keys = {future.key: task.key for future, task in zip(futures, tasks, strict=True)}
-            for future in futures:
-                future.add_done_callback(lambda done: news.put(("ended", done)))
-            _report_all(news, keys, report, started)
+            for future, task in zip(futures, tasks, strict=True):
+                future.add_done_callback(lambda done, key=task.key: news.put((key, lambda: _outcome_of(done, key))))
+            _report_all(news, tasks, report, started)
         finally:
             client.cancel(futures)  # those that ended are not touched; the others' processes end when their thread sees it
             client.unsubscribe_topic(STARTED_TOPIC)
@@ -406,20 +439,6 @@ def _serial() -> str:
     import uuid
 
     return uuid.uuid4().hex[:12]
-
-
-def _report_all(news: queue.SimpleQueue[tuple[str, Any]], keys: dict[str, str], report: Callable[[Outcome], None],
-                started: Callable[[str], None]) -> None:
-    """Pass on what the cluster says until every task has ended."""
-    waiting = dict(keys)
-    while waiting:
-        with contextlib.suppress(queue.Empty):  # the short wait lets Ctrl-C through on Windows
-            kind, what = news.get(timeout=LOOK_SECONDS)
-            if kind == "started" and what in waiting.values():
-                started(what)
-            elif kind == "ended" and what.key in waiting:
-                report(_outcome_of(what, waiting.pop(what.key)))
-                what.release()
 
 
 def _outcome_of(future: Future, key: str) -> Outcome:
@@ -449,21 +468,11 @@ def run_on_worker(module: str, task: Task, limits: Limits) -> Outcome:
     return run_task(module, task, limits, worker.state.nthreads, wanted)
 
 
-@contextlib.contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
-    """A client of the given cluster, or of one with so many threads in this process, which starts the tasks' processes."""
+def _client(scheduler: str) -> Client:
+    """A client of the given cluster."""
     try:
-        import dask
-        from distributed import Client, LocalCluster
+        from distributed import Client
     except ImportError:
         raise ValueError(NO_DASK) from None
     logging.getLogger("distributed").setLevel(logging.ERROR)  # it tells every start and end of its parts
-    if scheduler is not None:
-        with Client(scheduler, set_as_default=False) as client:
-            yield client
-        return
-    with (dask.config.set(NO_PAGES),
-          LocalCluster(n_workers=1, threads_per_worker=workers, processes=False, memory_limit=0,
-                       dashboard_address=THIS_MACHINE, worker_dashboard_address=THIS_MACHINE) as cluster,
-          Client(cluster, set_as_default=False) as client):
-        yield client
+    return Client(scheduler, set_as_default=False)

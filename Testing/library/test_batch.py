@@ -320,9 +320,9 @@ def test_where_no_process_can_be_started_studies_are_measured_here(studies: Path
     assert states(tmp_path / "out") == ["refused", "refused"] and len(opened) == 1
 
 
-def test_without_dask_workers_are_refused_with_the_way_out(studies: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_without_dask_a_cluster_is_refused_with_the_way_out(studies: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    assert run(studies, tmp_path / "out", "--workers", "2") == 2
+    assert run(studies, tmp_path / "out", "--scheduler", "tcp://127.0.0.1:1") == 2
     assert "pip install distributed" in capsys.readouterr().err
 
 

@@ -97,7 +97,6 @@ def test_a_limit_of_nothing_is_refused(name: str, value: float) -> None:
 
 
 def test_workers_run_beside_each_other_and_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("distributed")
     monkeypatch.setattr(runner, "threads", lambda: 5)
     tasks = [Task(what, (what, str(tmp_path))) for what in ("meet one", "meet two", "answer")]
     outcomes: list[Outcome] = []
@@ -109,8 +108,6 @@ def test_workers_run_beside_each_other_and_share_the_cores(tmp_path: Path, monke
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_start_is_told_before_its_end(workers: int) -> None:
-    if workers > 1:
-        pytest.importorskip("distributed")
     news: list[str] = []
     run_tasks(TASK, [Task(what, (what,)) for what in ("sleep0.5", "sleep1")],
               lambda outcome: news.append(f"end {outcome.key}"), workers, started=lambda key: news.append(f"start {key}"))
@@ -133,8 +130,6 @@ run_tasks("trying_task", tasks, print, workers=int(sys.argv[2]))
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_no_task_outlives_its_runner(tmp_path: Path, name: str, workers: int) -> None:
-    if workers > 1:
-        pytest.importorskip("distributed")
     whole = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path), str(workers)], stderr=subprocess.PIPE)
     wait_for(lambda: len(tries(tmp_path)) == workers)
     children = [pid for _, pid in tries(tmp_path)]
