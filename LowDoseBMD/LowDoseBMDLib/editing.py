@@ -12,7 +12,7 @@ import numpy as np
 
 from .anatomy import LEVELS, SPINE
 from .ctvolume import CTVolume
-from .flags import LEVEL_UNCERTAIN, Flag, Severity
+from .flags import LEVEL_UNCERTAIN, LEVELS_NAMED, Flag, Severity
 from .pipeline import EROSIONS, NEAR_LEVELS, centre_of, drawn_level, trabecular_core
 from .rois import NO_VOXELS, Keypoint, LevelFinding, Mask, Rois, Vertebra
 from .roistats import clip
@@ -260,7 +260,7 @@ def _moved_keypoints(ct: CTVolume, spine: tuple[Vertebra, ...]) -> tuple[Keypoin
 
 def _named_by_reader(rois: Rois, code: str, sentence: str) -> tuple[Flag, ...]:
     """The flags, without the doubt of the names, and with who settled it."""
-    settled = (LEVEL_UNCERTAIN, "levels_confirmed", "levels_moved")
+    settled = (LEVEL_UNCERTAIN, LEVELS_NAMED, "levels_confirmed", "levels_moved")
     return (*(flag for flag in rois.flags if flag.code not in settled), Flag(code, Severity.INFO, sentence))
 
 

@@ -10,6 +10,9 @@ from typing import Any
 LEVEL_UNCERTAIN = "level_uncertain"
 """Code of the flag that asks a reader to confirm the level."""
 
+LEVELS_NAMED = "levels_named"
+"""Code of the flag that says what the names of the levels rest on, where a reader need not confirm them."""
+
 
 class Severity(Enum):
     """How a flag bears on the number.

@@ -119,7 +119,9 @@ def rib_witness(ribs: tuple[OwnRibs, ...]) -> Witness:
     """Who carries ribs, and how long they are."""
     emission = np.array([[_rib_chance(place, rib) for place in range(PLACES)] for rib in ribs])
     ribbed = [kind_of(rib) for rib in ribs if rib.sides]
-    saw = f"the lowest of {len(ribbed)} is {ribbed[-1]}" if ribbed else "none was seen"
+    length = {"seen": "of unknown length"}.get(ribbed[-1], ribbed[-1]) if ribbed else ""
+    where = "1 vertebra" if len(ribbed) == 1 else f"{len(ribbed)} vertebrae"
+    saw = f"seen at {where}, the lowest {length}" if ribbed else "none was seen"
     return Witness("lowest ribs", emission[None], 0.04, saw)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from .anatomy import LEVELS, SPINE
 from .bodies import Spine
 from .bones import Bones
-from .flags import LEVEL_UNCERTAIN, Flag, Severity
+from .flags import LEVEL_UNCERTAIN, LEVELS_NAMED, Flag, Severity
 from .keypoints import Heatmaps
 from .level_chain import PLACES, Chain, chain_of
 from .level_ribs import kind_of, map_ribs, own_ribs
@@ -24,6 +24,9 @@ from .level_witnesses import Witness, count_witness, heat_witness, rib_witness, 
 
 CERTAIN = 0.95
 """Names at least this probable, which no witness speaks clearly against, are used without asking."""
+
+WORTH_SAYING = 0.05
+"""Names less likely than this are not told."""
 
 AGAINST = 10.0
 """A witness speaks clearly against a name when another is so many times as likely by what it saw (judgement)."""
@@ -35,7 +38,7 @@ class Numbering:
 
     names: one per body, None beyond the known spine. probability: that the names of T12, L1, L2 are right, as far as they
     are there. second, second_probability: names and probability of the next best. ribs: per body, what own_ribs saw.
-    said: a sentence for each witness. flags: what a reader must know.
+    said: what each witness alone says, a sentence. flags: what a reader must know, and what the names rest on.
     """
 
     names: tuple[str | None, ...]
@@ -43,8 +46,13 @@ class Numbering:
     second: tuple[str | None, ...]
     second_probability: float
     ribs: tuple[str, ...]
-    said: tuple[str, ...] = ()
+    said: str = ""
     flags: tuple[Flag, ...] = ()
+
+    @property
+    def asks(self) -> bool:
+        """Whether a reader must confirm the names."""
+        return any(flag.code == LEVEL_UNCERTAIN for flag in self.flags)
 
 
 def name_levels(spine: Spine, heatmaps: Heatmaps, bones: Bones) -> Numbering:
@@ -82,7 +90,8 @@ def _numbering(chain: Chain, witnesses: list[Witness], kinds: tuple[str, ...]) -
     names, sure = _names(chain, heard, body, best)
     others, _ = _names(chain, heard, body, second)
     against = [w for w, opinion in zip(witnesses, opinions, strict=True) if opinion[best] * AGAINST < opinion.max()]
-    said = tuple(_said(witness, opinion) for witness, opinion in zip(witnesses, opinions, strict=True) if not witness.silent)
+    views = [_said(witness, opinion) for witness, opinion in zip(witnesses, opinions, strict=True) if not witness.silent]
+    said = f"What each witness alone says of the vertebra read as {names[body] or 'none'}: {'; '.join(views) or 'nothing'}."
     return Numbering(names, float(chance[best] * sure), others, float(chance[second]), kinds, said), against
 
 
@@ -113,21 +122,23 @@ def _names(chain: Chain, heard: np.ndarray, body: int, place: int) -> tuple[tupl
 
 
 def _said(witness: Witness, opinion: np.ndarray) -> str:
-    likely = [n for n in np.argsort(opinion)[::-1][:2] if opinion[n] >= 0.05]
+    likely = [n for n in np.argsort(opinion)[::-1][:2] if opinion[n] >= WORTH_SAYING]
     views = ", ".join(f"{SPINE[n] if n < len(SPINE) else 'L6'} {100 * opinion[n]:.0f} %" for n in likely)
-    return f"{witness.name}{f' ({witness.saw})' if witness.saw else ''}: {views}"
+    return f"{witness.name}{f' ({witness.saw})' if witness.saw else ''} {views or 'nothing in particular'}"
 
 
 def _flags(numbering: Numbering, spine: Spine, against: list[Witness]) -> list[Flag]:
     measured = [n for n, name in enumerate(numbering.names) if name in LEVELS]
-    if not measured or numbering.probability >= CERTAIN and not against:
+    if not measured:
         return []
-    where = spine.bodies[measured[0]].centre_lps_mm
-    other = numbering.second[measured[0]]
+    name, other = numbering.names[measured[0]], numbering.second[measured[0]]
+    percent, rest = (f"{100 * share:.0f} %" for share in (numbering.probability, numbering.second_probability))
+    place = tuple(float(c) for c in spine.bodies[measured[0]].centre_lps_mm)
+    if numbering.probability >= CERTAIN and not against:
+        sentence = f"The names of the levels are {percent} probable. {numbering.said}"
+        return [Flag(LEVELS_NAMED, Severity.INFO, sentence, name, place)]
     reason = (f"{' and '.join(witness.name for witness in against)} speak against it" if against
               else "the evidence is not overwhelming")
     return [Flag(LEVEL_UNCERTAIN, Severity.LIMITED,
-                 f"Confirm the level: {reason}. The vertebra read as {numbering.names[measured[0]]} "
-                 f"({100 * numbering.probability:.0f} %) could be {other or 'another'} "
-                 f"({100 * numbering.second_probability:.0f} %). {'. '.join(numbering.said)}.",
-                 numbering.names[measured[0]], tuple(float(c) for c in where))]
+                 f"Confirm the level: {reason}. The vertebra read as {name} ({percent}) could be {other or 'another'} "
+                 f"({rest}). {numbering.said}", name, place)]

@@ -138,7 +138,7 @@ def judged(variant: Variant, models: Models) -> tuple[str, str]:
 
 def outcome_of(numbering: Numbering, spine: Spine, variant: Variant) -> str:
     """One of OUTCOMES."""
-    asks, right = bool(numbering.flags), fits(numbering.names, spine, variant)
+    asks, right = numbering.asks, fits(numbering.names, spine, variant)
     if not any(name in LEVELS for name in numbering.names):
         return "none named"
     if not asks:

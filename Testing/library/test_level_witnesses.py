@@ -9,6 +9,7 @@ import pytest
 from LowDoseBMDLib.anatomy import BONES, SPINE
 from LowDoseBMDLib.bodies import Body, Spine
 from LowDoseBMDLib.bones import Bones
+from LowDoseBMDLib.flags import LEVELS_NAMED
 from LowDoseBMDLib.geometry import Geometry
 from LowDoseBMDLib.keypoints import Heatmaps
 from LowDoseBMDLib.level_chain import STEP_MM, chain_of
@@ -126,9 +127,11 @@ def test_ribs_that_run_out_of_the_scan_are_not_counted() -> None:
 def test_a_count_and_ribs_agree_without_heatmaps() -> None:
     bodies = bodies_of(WHOLE)
     numbering = name_levels(spine_of(bodies), no_heat(), bones_of(bodies, WHOLE, reach_mm=SHORT_TWELFTH))
-    assert numbering.names == WHOLE and not numbering.flags
-    counted = "ribs counted from the first (12 on the right, 12 on the left): L1"
-    assert any(said.startswith(counted) for said in numbering.said)
+    assert numbering.names == WHOLE and not numbering.asks
+    (flag,) = numbering.flags
+    assert flag.code == LEVELS_NAMED and flag.level == "T12"
+    assert "of the vertebra read as L1: lowest ribs (seen at 13 vertebrae, the lowest short) L1" in flag.sentence
+    assert "ribs counted from the first (12 on the right, 12 on the left) L1" in flag.sentence
 
 
 @pytest.mark.parametrize("pairs", [11, 13])
@@ -136,7 +139,7 @@ def test_eleven_and_thirteen_pairs_are_never_named_wrongly_for_sure(pairs: int) 
     bodies = bodies_of(WHOLE)
     reach = {13: 65.0} if pairs == 13 else {}
     numbering = name_levels(spine_of(bodies), no_heat(), bones_of(bodies, WHOLE, pairs, reach_mm=reach))
-    assert numbering.names == WHOLE or numbering.flags
+    assert numbering.names == WHOLE or numbering.asks
     assert WHOLE in (numbering.names, numbering.second)
 
 

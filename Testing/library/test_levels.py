@@ -62,7 +62,7 @@ def test_agreeing_witnesses_name_the_chain_without_asking():
     spine = _spine(TRUE)
     numbering = name_levels(spine, _heat(spine, TRUE), _bones(spine, range(4)))
     assert numbering.names == TRUE
-    assert numbering.probability > 0.95 and not numbering.flags
+    assert numbering.probability > 0.95 and not numbering.asks
 
 
 def test_disagreeing_witnesses_ask_for_confirmation():
@@ -76,7 +76,7 @@ def test_disagreeing_witnesses_ask_for_confirmation():
 def test_missing_twelfth_ribs_do_not_shift_the_levels_silently():
     spine = _spine(TRUE)
     numbering = name_levels(spine, _heat(spine, TRUE), _bones(spine, range(3), short=()))
-    assert numbering.names == TRUE or numbering.flags
+    assert numbering.names == TRUE or numbering.asks
 
 
 def test_only_ribbed_vertebrae_give_no_lumbar_name():
@@ -127,4 +127,4 @@ def test_a_long_lowest_rib_is_the_eleventh():
     assert kinds == ["long", "long", "long", "none", "none", "none", "hidden"]
     leaning = _heat(spine, ("T10", "T11", "T12", "L1", "L2", "L3", "L4"), value=0.4)
     numbering = name_levels(spine, leaning, _bones(spine, range(3), short=()))
-    assert numbering.names == TRUE or numbering.flags
+    assert numbering.names == TRUE or numbering.asks
