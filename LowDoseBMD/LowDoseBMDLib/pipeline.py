@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -166,10 +167,12 @@ def _complete(ct: CTVolume, bodies: Mapping[str, Mask], bones: Mapping[str, Mask
     watch = watch or Stopwatch()
     bodies = {name: mask for name, mask in bodies.items() if not mask.empty}
     near = {name: bodies[name] for name in NEAR_LEVELS if name in bodies}
-    with watch.stage("trabecular bone"):
-        masks, findings = _trabecular(ct, near, assess_levels(near, ct.geometry, ct), erosion)
-    with watch.stage("muscle and fat") as progress:
-        tissues = find_tissues(ct, near, bones.get("vertebrae"), muscles, progress)
+    with ThreadPoolExecutor(1) as beside:
+        cores = beside.submit(lambda: _trabecular(ct, near, assess_levels(near, ct.geometry, ct), erosion))
+        with watch.stage("muscle and fat") as progress:
+            tissues = find_tissues(ct, near, bones.get("vertebrae"), muscles, progress)
+        with watch.stage("trabecular bone"):  # what is left of it
+            masks, findings = cores.result()
     body_masks = {f"body_{name}": bodies[name] for name in LEVELS if name in bodies}
     kept = {name: bones[name] for name in BONES if name in bones and not bones[name].empty}
     spine = tuple(Vertebra(place, bodies[name]) for place, name in enumerate(SPINE) if name in bodies)
