@@ -37,6 +37,10 @@ WIDE = SPINE[T1:SPINE.index("T11")]
 SHARE_FLOOR = 0.03
 """No length rules a level out completely."""
 
+FAR = 1.25
+"""A first sacral body so many usual distances below the last vertebra, or further, may have been taken for one with the
+fifth lumbar one (judgement)."""
+
 LAST_LUMBAR = {L5 - 1: 0.04, L5: 0.91, L5 + 1: 0.05}
 """Which vertebra lies on the sacrum: L4, L5, or a sixth one. Four or six lumbar vertebrae in some 8 % of adults."""
 
@@ -190,15 +194,27 @@ def _near(centre_lps_mm: np.ndarray, reach_mm: float, bones: Bones) -> tuple[sli
     return tuple(slice(a, b) for a, b in zip(low, high, strict=True))
 
 
-def sacrum_witness(bodies: tuple[Body, ...], dropped: int, bones: Bones) -> Witness:
-    """The sacrum below the last body. dropped: bodies below it that are sacrum themselves."""
+def sacrum_witness(bodies: tuple[Body, ...], below: Body | None, bones: Bones) -> Witness:
+    """The sacrum below the last body. below: the next body, when that is the sacrum's.
+
+    The last body may be the first sacral one itself, and one further down than usual may hold the last lumbar one too.
+    """
     emission = _blank(len(bodies))
-    if not (dropped or _sacrum_below(bodies, bones)):
+    if below is None and not _sacrum_below(bodies, bones):
         return Witness("sacrum", emission[None], 0.04)
     last = np.array([LAST_LUMBAR.get(place, 1e-3) for place in range(PLACES)])
-    doubtful = _doubtful(bodies[-1], bones)
-    emission[-1] = last + np.roll(last, 1) if doubtful else last
-    return Witness("sacrum", emission[None], 0.04, f"it lies {'at or ' if doubtful else ''}below the last body")
+    views, saw = [last], "it lies below the last vertebra"
+    if _doubtful(bodies[-1], bones):
+        views, saw = [last, np.roll(last, 1)], "the last vertebra may be its first one"
+    elif below is not None and _far(bodies, below):
+        views, saw = [last, np.roll(last, -1)], "a vertebra may have been missed above it"
+    emission[-1] = np.mean(views, axis=0)
+    return Witness("sacrum", emission[None], 0.04, saw)
+
+
+def _far(bodies: tuple[Body, ...], below: Body) -> bool:
+    step = np.linalg.norm(below.centre_lps_mm - bodies[-1].centre_lps_mm)
+    return bool(step >= FAR * distances_near(bodies)[-1])
 
 
 def _sacrum_below(bodies: tuple[Body, ...], bones: Bones) -> bool:

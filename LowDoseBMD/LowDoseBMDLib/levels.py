@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .anatomy import LEVELS, SPINE
-from .bodies import Spine
+from .bodies import Body, Spine
 from .bones import Bones
 from .flags import LEVEL_UNCERTAIN, LEVELS_NAMED, Flag, Severity
 from .keypoints import Heatmaps
@@ -65,12 +65,18 @@ def name_levels(spine: Spine, heatmaps: Heatmaps, bones: Bones) -> Numbering:
     mapped = map_ribs(bodies, bones)
     ribs = own_ribs(bodies, mapped)
     witnesses = [heat_witness(bodies, heatmaps), rib_witness(ribs), count_witness(bodies, mapped),
-                 sacrum_witness(bodies, not vertebral[-1], bones)]
+                 sacrum_witness(bodies, _next_below(spine.bodies, vertebral), bones)]
     numbering, against = _numbering(chain_of(np.array([body.centre_lps_mm for body in bodies])), witnesses,
                                     tuple(kind_of(rib) for rib in ribs))
     numbering = replace(numbering, **{name: _among_all(getattr(numbering, name), vertebral, nothing) for name, nothing in
                                       (("names", None), ("second", None), ("ribs", "none"))})
     return replace(numbering, flags=tuple(_flags(numbering, spine, against)))
+
+
+def _next_below(bodies: tuple[Body, ...], vertebral: list[bool]) -> Body | None:
+    """The first body below the last vertebral one."""
+    after = len(vertebral) - vertebral[::-1].index(True)
+    return bodies[after] if after < len(bodies) else None
 
 
 def _among_all(values: tuple[str | None, ...], vertebral: list[bool], nothing: str | None) -> tuple[str | None, ...]:

@@ -177,11 +177,21 @@ def test_the_body_above_the_sacrum_is_the_fifth_lumbar_one() -> None:
     names = ("T12", "L1", "L2", "L3", "L4", "L5")
     bodies = bodies_of(names, lowest_mm=60.0)
     bones = bones_of(bodies, names, pairs=0)
-    assert sacrum_witness(bodies, False, bones).silent
-    witness = sacrum_witness(bodies, False, with_other(bones, (0.0, 45.0, 0.0, 42.0)))
+    assert sacrum_witness(bodies, None, bones).silent
+    witness = sacrum_witness(bodies, None, with_other(bones, (0.0, 45.0, 0.0, 42.0)))
     assert witness.emission[0, -1].argmax() == L5
     told = chain_of(np.array([body.centre_lps_mm for body in bodies])).spread(witness.emission[0])
     assert told[1, L1] > 0.8
+
+
+def test_a_sacral_body_far_below_may_hold_the_fifth_lumbar_one() -> None:
+    """The body network joins L5 and S1 now and then: what lies above is L4 as well as L5."""
+    names = ("T12", "L1", "L2", "L3", "L4")
+    bodies = bodies_of(names, lowest_mm=90.0)
+    bones = bones_of(bodies, names, pairs=0)
+    near, far = (sacrum_witness(bodies, Body(6, np.array([0.0, 5.0, 90.0 - step]), 30000.0), bones) for step in (35.0, 50.0))
+    assert near.emission[0, -1, L5] > 10 * near.emission[0, -1, L5 - 1]
+    assert far.emission[0, -1, L5] == pytest.approx(far.emission[0, -1, L5 - 1], rel=0.2)
 
 
 def test_wings_beside_a_body_make_it_the_sacrums() -> None:
