@@ -123,6 +123,8 @@ def _names(chain: Chain, heard: np.ndarray, body: int, place: int) -> tuple[tupl
     given = heard.copy()
     given[body, np.arange(PLACES) != place] = 0.0
     places, spread = chain.best(given), chain.spread(given)
+    if np.any(np.diff(places) < 1):  # more bodies than a spine has places
+        return (None,) * len(places), 0.0
     names = tuple(SPINE[n] if n < len(SPINE) else None for n in places)
     return names, min((float(spread[n, p]) for n, p in enumerate(places) if names[n] in LEVELS), default=1.0)
 

@@ -128,3 +128,11 @@ def test_a_long_lowest_rib_is_the_eleventh():
     leaning = _heat(spine, ("T10", "T11", "T12", "L1", "L2", "L3", "L4"), value=0.4)
     numbering = name_levels(spine, leaning, _bones(spine, range(3), short=()))
     assert numbering.names == TRUE or numbering.asks
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_any_number_of_bodies_is_named_without_repeating_a_name(count):
+    spine = _spine(["T12"] * count)
+    numbering = name_levels(spine, _heat(spine, [None] * count), _bones(spine, []))
+    named = [name for name in numbering.names if name]
+    assert len(numbering.names) == count and len(set(named)) == len(named)
