@@ -25,6 +25,9 @@ from .level_witnesses import Witness, count_witness, heat_witness, rib_witness, 
 CERTAIN = 0.95
 """Names at least this probable, which no witness speaks clearly against, are used without asking."""
 
+OPINION_FLOOR = 1e-4
+"""No witness rules a place out completely."""
+
 WORTH_SAYING = 0.05
 """Names less likely than this are not told."""
 
@@ -112,7 +115,7 @@ def _opinion(chain: Chain, witness: Witness, body: int) -> np.ndarray:
         return np.full(PLACES, 1.0 / PLACES)
     unheard = np.maximum(chain.spread(np.ones(witness.emission.shape[1:]))[body], 1e-6)
     views = [chain.spread(view)[body] / unheard for view in witness.emission]
-    alone = np.maximum(np.mean([view / view.sum() for view in views], axis=0), 1e-4)
+    alone = np.maximum(np.mean([view / max(view.sum(), 1e-300) for view in views], axis=0), OPINION_FLOOR)
     beside = np.convolve(alone, [0.5, 0.0, 0.5], mode="same")
     mixed = (1.0 - witness.error) * alone + witness.error * beside
     return mixed / mixed.sum()
