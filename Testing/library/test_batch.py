@@ -283,7 +283,7 @@ def test_a_resumed_batch_says_what_it_did_again_and_why(done: Done, tmp_path: Pa
 
 def test_a_study_that_takes_too_long_or_too_much_is_tried_again(studies: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    sitk.WriteImage(sitk.Image(512, 512, 200, sitk.sitkInt16), str(studies.parent / "air.nii.gz"))  # .3 s to read, then refused
+    sitk.WriteImage(sitk.Image(512, 512, 200, sitk.sitkInt16), str(studies.parent / "air.nii.gz"))  # slow to read
     studies.write_text("path\nair.nii.gz\n", "utf-8")
     assert run(studies, out, "--timeout", "0.05") == 1
     assert states(out) == ["failed"] and "not done after 0.05 s" in rows(out)[0]["reason"]
