@@ -64,9 +64,9 @@ HEAT_FLOOR = 0.03
 HEAT_SEEN = 0.1
 """A body at which no heatmap is higher than this was not noticed: the network says nothing of it."""
 
-SACRUM_MM, SACRUM_BEHIND_MM, SACRUM_MM3 = 22.0, 8.0, 2000.0
+SACRUM_MM, SACRUM_BEHIND_MM, SACRUM_MM3, SACRUM_SEEN_MM = 22.0, 8.0, 6000.0, 25.0
 """Below the last body, within SACRUM_MM of where the next one would lie and a little behind it, as the sacrum turns
-backwards, this much other bone is the sacrum."""
+backwards, this much other bone is the sacrum, where the scan goes on for SACRUM_SEEN_MM: last slices are often misread."""
 
 CORE_MM, WING_MM = 6.0, 9.0
 WING_LATERAL_MM, WING_BEHIND_MM = 38.0, 12.0
@@ -222,5 +222,7 @@ def _sacrum_below(bodies: tuple[Body, ...], bones: Bones) -> bool:
     if bones.other is None or len(bodies) < 2:
         return False
     last, above = (body.centre_lps_mm for body in (bodies[-1], bodies[-2]))
+    if bones.geometry.to_kji(last)[0] * bones.geometry.spacing_kji_mm[0] < SACRUM_SEEN_MM:
+        return False
     near = _near(last + (last - above) + SACRUM_BEHIND_MM * np.array([0.0, 1.0, 0.0]), SACRUM_MM, bones)
     return bool(np.count_nonzero(bones.other[near] > 0.5) * bones.geometry.voxel_volume_mm3 >= SACRUM_MM3)
