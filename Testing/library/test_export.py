@@ -161,7 +161,7 @@ def test_a_run_that_did_not_move_exports_the_very_weights_it_began_with(a_projec
     """Out of a bundle and into one: nothing is lost on the way."""
     from LowDoseBMDTrainerLib.training_start import starting_point
 
-    recipe, weights = starting_point(Recipe("bodies"), "embedded")
+    recipe, weights = starting_point(Recipe("keypoints"), "embedded")
     run = a_project.runs_folder / "unmoved"
     run.mkdir()
     save_best(run / "best.pt", new_state(recipe, Ranks("cpu"), weights), recipe, None)
