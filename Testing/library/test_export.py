@@ -166,7 +166,7 @@ def test_a_run_that_did_not_move_exports_the_very_weights_it_began_with(a_projec
     run.mkdir()
     save_best(run / "best.pt", new_state(recipe, Ranks("cpu"), weights), recipe, None)
     bundle = export_run(run, tmp_path)
-    assert bundle.sha256["model.safetensors"] == load_models()["bodies"].sha256["model.safetensors"]
+    assert bundle.sha256["model.safetensors"] == load_models()["keypoints"].sha256["model.safetensors"]
 
 
 def test_the_name_of_the_run_that_gave_the_first_weights_stays_at_home(a_project: Project, tmp_path: Path) -> None:
