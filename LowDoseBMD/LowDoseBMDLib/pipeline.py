@@ -93,7 +93,7 @@ def open_models(folder: Path | None = None, engine: str = "auto", device: str = 
 @dataclass(frozen=True, eq=False)
 class Skeleton:
     """What the networks find. bones: by name of the registry; bodies: of DRAWN_LEVELS by the vertebra's name; keypoints:
-    centres of LEVELS, as named by keypoint network and ribs together; flags: what naming them had to say."""
+    centres of LEVELS, as named by all witnesses together; flags: what naming them had to say."""
 
     bones: Mapping[str, Mask]
     bodies: Mapping[str, Mask] = field(default_factory=dict)
