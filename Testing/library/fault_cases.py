@@ -402,7 +402,8 @@ def _of_content() -> Iterator[Fault]:
     yield Fault("all air", "-1000 HU, noise 20", partial(_everywhere, hu=-1000, noise=20), "refused")
     yield Fault("all air", "-1000 HU, no noise", partial(_everywhere, hu=-1000, noise=0), "refused", ("constant",))
     yield Fault("all bone", "400 HU, noise 50", partial(_everywhere, hu=400, noise=50), "refused")
-    yield Fault("metal block", "in L1, networks", partial(_metal, networks=True), "measured", ("metal",), heavy=True)
+    yield Fault("metal block", "in L1, networks", partial(_metal, networks=True), "measured or refused",
+                ("metal", "level_unknown"), heavy=True)
     yield Fault("metal block", "in L1, label map", partial(_metal, networks=False), "measured", ("metal",))
 
 
