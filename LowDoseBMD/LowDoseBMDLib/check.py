@@ -8,7 +8,7 @@ from .ctvolume import Acquisition, CTVolume
 from .flags import Flag, Refusal, Severity
 from .geometry import Geometry
 from .headers import is_sharp, names_contrast
-from .nearby import near
+from .nearby import deeper
 from .orientation import COARSE_MM, CoarseBody, Cues, coarse_body, read_cues
 
 REFUSE_LEAD = 1.5
@@ -196,5 +196,4 @@ def _lateral_contact_mm(body: np.ndarray, view: np.ndarray) -> np.ndarray:
 
 def _edge(view: np.ndarray) -> np.ndarray:
     """Voxels (k, j, i) within ``EDGE_MM`` of the view's edge in their slice."""
-    outside = np.pad(~view, ((0, 0), (1, 1), (1, 1)), constant_values=True)
-    return view & near(outside, EDGE_MM, (COARSE_MM, COARSE_MM))[:, 1:-1, 1:-1]
+    return view & ~deeper(view, EDGE_MM, (COARSE_MM, COARSE_MM))

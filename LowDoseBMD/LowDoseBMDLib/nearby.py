@@ -39,6 +39,13 @@ def near(region: np.ndarray, distance_mm: float, spacing_mm: tuple[float, ...]) 
     return found
 
 
+def deeper(region: np.ndarray, depth_mm: float, spacing_ji_mm: tuple[float, float]) -> np.ndarray:
+    """(k, j, i) bool: voxels of a region further than depth_mm, in their slice, from all that is outside of it. Beyond the
+    array is outside."""
+    outside = np.pad(~region, ((0, 0), (1, 1), (1, 1)), constant_values=True)
+    return ~near(outside, depth_mm, spacing_ji_mm)[:, 1:-1, 1:-1]
+
+
 def _row_steps(distance_mm: float, spacing_mm: tuple[float, ...], reach: list[int]) -> Iterator[tuple[int, int, int]]:
     """(voxels along i that are within distance_mm, k, j) for each step along k and j."""
     for k in range(-reach[0], reach[0] + 1):

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from .ctvolume import CTVolume
-from .nearby import near
+from .nearby import deeper, near
 from .tissue_grid import CLIP_HU, Blocks, SpineFrame, average_blocks
 
 FAT_WINDOW_HU = (-190.0, -30.0)
@@ -124,17 +124,11 @@ class Wall:
 
     def beneath_skin(self, depth_mm: float) -> np.ndarray:
         """(k, j, i) bool: at least depth_mm inside the body's outline, in plane."""
-        return _deeper(self.body, depth_mm - LESS_MM, self.blocks.spacing_kji_mm[1:])
+        return deeper(self.body, depth_mm - LESS_MM, self.blocks.spacing_kji_mm[1:])
 
     def ahead_of_fascia(self, distance_mm: float) -> np.ndarray:
         """(k, j, i) bool: at least distance_mm from all inside the fascia, in plane."""
         return ~near(self.inner, distance_mm - LESS_MM, self.blocks.spacing_kji_mm[1:])
-
-
-def _deeper(region: np.ndarray, depth_mm: float, spacing_ji_mm: tuple[float, float]) -> np.ndarray:
-    """(k, j, i) bool: blocks of a region further than depth_mm in plane from all that is outside; the frame is outside."""
-    outside = np.pad(~region, ((0, 0), (1, 1), (1, 1)), constant_values=True)
-    return ~near(outside, depth_mm, spacing_ji_mm)[:, 1:-1, 1:-1]
 
 
 def _filled(region: np.ndarray) -> np.ndarray:
@@ -156,7 +150,7 @@ def body_outline(blocks: Blocks, seed: np.ndarray) -> np.ndarray:
     """(k, j, i) bool: the body around a seed (bool, the spine), couch and tubes off, holes filled per slice."""
     spacing = blocks.spacing_kji_mm[1:]
     body = _filled(blocks.hu > BODY_HU)
-    core = _with_seed(_deeper(body, COUCH_OPENING_MM, spacing), seed)
+    core = _with_seed(deeper(body, COUCH_OPENING_MM, spacing), seed)
     if not core.any():
         return core
     return body & near(core, COUCH_OPENING_MM + spacing[1], spacing)
@@ -167,7 +161,7 @@ def _firm(blocks: Blocks, body: np.ndarray) -> np.ndarray:
     abdominal wall hardly changes with z, and its thin sheets must not blur into the fat."""
     sigma = [RING_SMOOTHING_KJI_MM[axis] / blocks.spacing_kji_mm[axis] for axis in range(3)]
     sheets = ndimage.gaussian_filter(np.clip(blocks.hu, *CLIP_HU), sigma, truncate=3.0)
-    deep = _deeper(body, MARGIN_MM + SKIN_MM, blocks.spacing_kji_mm[1:])
+    deep = deeper(body, MARGIN_MM + SKIN_MM, blocks.spacing_kji_mm[1:])
     labels, count = ndimage.label(deep & (sheets > FAT_WINDOW_HU[1]))
     large = np.bincount(labels.ravel(), minlength=count + 1) * np.prod(blocks.spacing_kji_mm) >= LEAST_FIRM_MM3
     large[0] = False
@@ -177,7 +171,7 @@ def _firm(blocks: Blocks, body: np.ndarray) -> np.ndarray:
 def _closed(firm: np.ndarray, spacing_ji_mm: tuple[float, float]) -> np.ndarray:
     """(k, j, i) bool: everything inside the fascia: the ring of muscle, ribs and spine, closed and filled."""
     wide = _filled(near(firm, CLOSING_MM, spacing_ji_mm))
-    return firm | _deeper(wide, CLOSING_MM, spacing_ji_mm)
+    return firm | deeper(wide, CLOSING_MM, spacing_ji_mm)
 
 
 def _offsets_mm(blocks: Blocks, frame: SpineFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -59,7 +59,8 @@ def run_synthesize(options: argparse.Namespace) -> int:
     import SimpleITK as sitk
 
     from .people import load_people
-    from .synthesis import SCALE_HU, TASKS, draw_sample, make_subject
+    from .synthesis import SCALE_HU, TASKS, draw_sample
+    from .synthesis_subject import make_subject
 
     subjects = [make_subject(person) for person in load_people(options.people)]
     options.out.mkdir(parents=True, exist_ok=True)

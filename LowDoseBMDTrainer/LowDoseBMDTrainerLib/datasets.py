@@ -17,7 +17,8 @@ import torch
 from .cases import ANATOMY, ANATOMY_NAMES, Case, Status, read_anatomy, read_image
 from .people import BONE_TARGETS, TISSUES, Person, bone_targets, load_person, people_files, person_for, save_person
 from .project import PROJECT_FILE, Project, open_project
-from .synthesis import Task, draw_sample, make_subject
+from .synthesis import Task, draw_sample
+from .synthesis_subject import make_subject
 from .training_cases import PreparedCase, anchors, case_digest, draw_from_case, prepared_case
 from .training_recipe import OUTPUTS, Recipe, chosen_samples
 

@@ -18,10 +18,11 @@ from LowDoseBMDLib.rois import Keypoint
 from .evaluation import PLAIN, CaseScores, Drawn, Predictor, Scope, evaluate_scan
 from .evaluation_subject import TRAINED
 from .people import load_person, people_files
+from .synthesis_anatomy import L6
 from .synthesis_subject import make_subject
 from .synthetic_scans import SyntheticScan, draw_scan
 
-NAMES = (*SPINE, "L6")
+NAMES = (*SPINE, L6)
 
 USUAL = "nothing special"
 """Kind of a scan in which nothing was varied that bears on the names of the levels."""

@@ -33,7 +33,7 @@ FEW_PEOPLE = 30
 INTENDED_USE: dict[str, str] = {
     "bones": "Draws vertebrae, clavicles, scapulae and ribs in chest or abdominal CT, as the first step of LowDoseBMD.",
     "bodies": "Tells vertebral bodies from posterior elements and discs along the spine, as the second step of LowDoseBMD.",
-    "keypoints": "Finds vertebral levels in chest or abdominal CT; LowDoseBMD names them by it and the ribs together.",
+    "keypoints": "Finds vertebral levels in chest or abdominal CT; LowDoseBMD names them by it, ribs and sacrum together.",
 }
 """By task."""
 

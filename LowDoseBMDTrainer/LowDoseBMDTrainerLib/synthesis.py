@@ -18,10 +18,8 @@ from .synthesis_anatomy import draw_anatomy, true_centres
 from .synthesis_fields import AIR_HU, Chance, Grid
 from .synthesis_pose import draw_pose
 from .synthesis_scanner import scan
-from .synthesis_subject import Subject, make_subject
+from .synthesis_subject import Subject
 from .synthesis_tissue import draw_ct
-
-__all__ = ["AIR_HU", "CLIP_HU", "KEYPOINT_LEVELS", "SCALE_HU", "TASKS", "Subject", "Task", "draw_sample", "make_subject"]
 
 CLIP_HU, SCALE_HU = (AIR_HU, 1500.0), 500.0
 """Network input is clip(HU) / scale; a bundle carries both, so that inference does the same."""

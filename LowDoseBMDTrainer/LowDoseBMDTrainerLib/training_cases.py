@@ -19,7 +19,8 @@ from LowDoseBMDLib.rois import Mask
 
 from .cases import KEYPOINTS, LABELS, Case, Labels, read_image, read_labels
 from .people import BONE_TARGETS, PARTS, SPINE_MARGIN_MM
-from .synthesis import AIR_HU, CLIP_HU, KEYPOINT_LEVELS, SCALE_HU, Task, peak_map
+from .synthesis import CLIP_HU, KEYPOINT_LEVELS, SCALE_HU, Task, peak_map
+from .synthesis_fields import AIR_HU
 from .training_losses import BODY_OR_POSTERIOR
 
 PREPARED_VERSION = 1

@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / name) for name in ("LowDoseBMD", "LowDoseBMDTrainer")]
 
 from LowDoseBMDTrainerLib.people import load_people  # noqa: E402
-from LowDoseBMDTrainerLib.synthesis import TASKS, draw_sample, make_subject  # noqa: E402
+from LowDoseBMDTrainerLib.synthesis import TASKS, draw_sample  # noqa: E402
+from LowDoseBMDTrainerLib.synthesis_subject import make_subject  # noqa: E402
 
 
 def main() -> None:

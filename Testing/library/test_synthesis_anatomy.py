@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from LowDoseBMDTrainerLib.people import BONE_PARTS, PARTS, bone_targets
-from LowDoseBMDTrainerLib.synthesis import KEYPOINT_LEVELS, TASKS, Task, draw_sample, heatmaps, make_subject
+from LowDoseBMDTrainerLib.synthesis import KEYPOINT_LEVELS, TASKS, Task, draw_sample, heatmaps
 from LowDoseBMDTrainerLib.synthesis_anatomy import (
     Anatomy,
     Fracture,
@@ -22,7 +22,7 @@ from LowDoseBMDTrainerLib.synthesis_anatomy import (
 from LowDoseBMDTrainerLib.synthesis_fields import Chance, Grid
 from LowDoseBMDTrainerLib.synthesis_pose import Pose, collapse, renumber
 from LowDoseBMDTrainerLib.synthesis_scanner import scan
-from LowDoseBMDTrainerLib.synthesis_subject import Subject
+from LowDoseBMDTrainerLib.synthesis_subject import Subject, make_subject
 from LowDoseBMDTrainerLib.synthesis_tissue import METAL_HU, draw_ct
 from scipy import ndimage
 from spine_person import HALF, MIDDLE_I, MIDDLE_J, PERIOD, SPACING_MM, spine_person

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from LowDoseBMDLib.anatomy import LEVELS
-from LowDoseBMDTrainerLib.synthesis import make_subject
+from LowDoseBMDTrainerLib.synthesis_subject import make_subject
 from LowDoseBMDTrainerLib.synthetic_scans import ScanOptions, SyntheticScan, draw_scan
 from scipy import ndimage
 from spine_person import spine_person
