@@ -38,7 +38,7 @@ measuring; as a class of its own it keeps these from being taken for ribs and ve
 PAD_MM = 36.0
 """Air added left, right, front and back, so that fat and skin fit round the trunk."""
 
-SPACING_MM: dict[str, float] = {"bones": 2.0, "bodies": 1.5, "keypoints": 3.0}
+SPACING_MM: dict[str, float] = {"bones": 2.0, "bones_fine": 1.5, "bodies": 1.5, "keypoints": 3.0}
 """Grid on which people are prepared for each task: finer than the network's, coarse enough to render quickly."""
 
 SPINE_MARGIN_MM = 45.0

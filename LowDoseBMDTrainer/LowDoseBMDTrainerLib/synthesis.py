@@ -52,6 +52,7 @@ class Task:
 
 TASKS: dict[str, Task] = {
     "bones": Task("bones", 3.0, (96, 96, 96)),
+    "bones_fine": Task("bones", 1.5, (96, 96, 96)),
     "bodies": Task("parts", 1.5, (96, 80, 80)),
     "keypoints": Task("keypoints", 5.0, (80, 48, 80)),
 }

@@ -30,7 +30,7 @@ HU_RANGES: dict[str, tuple[float, float]] = {
 """Unenhanced HU at 100-140 kVp, from low to high end of what is seen in adults; muscle before its fat is taken off."""
 
 PHASES: dict[str, dict[str, tuple[float, float]]] = {
-    "pulmonary": {"vein": (50, 400), "heart": (100, 350), "artery": (20, 250)},
+    "pulmonary": {"vein": (50, 900), "heart": (100, 350), "artery": (20, 250)},
     "arterial": {"artery": (150, 430), "heart": (100, 300), "kidney": (40, 160), "spleen": (20, 100), "liver": (5, 25),
                  "vein": (0, 60), "bowel": (0, 40), "organ": (0, 50)},
     "portal": {"artery": (80, 160), "vein": (80, 160), "heart": (70, 140), "liver": (40, 80), "spleen": (50, 80),
@@ -38,7 +38,8 @@ PHASES: dict[str, dict[str, tuple[float, float]]] = {
     "delayed": {"artery": (30, 80), "vein": (30, 80), "heart": (30, 80), "liver": (20, 50), "spleen": (20, 50),
                 "kidney": (80, 220), "organ": (10, 50)},
 }
-"""HU added by intravenous contrast in each phase: what textbooks of CT show, widened."""
+"""HU added by intravenous contrast in each phase: what textbooks of CT show, widened; undiluted in the veins of the arm and
+the chest in the first seconds."""
 
 CONTRAST, ORAL_CONTRAST = 0.45, 0.06
 """Shares of CTs with contrast in the veins, and in the bowel."""

@@ -147,8 +147,9 @@ def _refuse_another(run: Path, recipe: Recipe, asked: Recipe, digests: dict[str,
 
 @contextmanager
 def _determinism(recipe: Recipe, ranks: Ranks, threads: int) -> Iterator[None]:
-    """The same bits in every run on the same kind of machine, where the recipe asks for it."""
+    """The same bits in every run on the same kind of machine, where the recipe asks for it; else the fastest convolutions."""
     if not recipe.deterministic:
+        torch.backends.cudnn.benchmark = ranks.kind == "cuda"
         yield
         return
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()

@@ -15,6 +15,7 @@ from .synthesis import KEYPOINT_LEVELS, TASKS, Task
 
 OUTPUTS: dict[str, tuple[str, ...]] = {
     "bones": BONE_TARGETS,
+    "bones_fine": BONE_TARGETS,
     "bodies": PARTS,
     "keypoints": KEYPOINT_LEVELS,
 }
