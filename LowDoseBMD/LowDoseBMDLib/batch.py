@@ -113,7 +113,8 @@ def name_of(study: Study, secret: bytes) -> str:
 def _made_by(settings: Settings) -> dict[str, Any]:
     """What makes a result another one. Raises BundleError when a model is missing or not what it says."""
     given = (settings.calibration or TwoPointCalibration(), *settings.calibrations)
-    return {"version": __version__, "models": identities(load_models(settings.models)),
+    models = load_models(settings.models, fine=settings.detail == "full")
+    return {"version": __version__, "models": identities(models),
             "calibration": _digest([calibration_to_dict(each) for each in given]),
             "settings": _digest([settings.erosion, settings.scheme, *_fast(settings)])}
 
@@ -221,7 +222,7 @@ class _Batch:
             jobs.rmdir()
 
     def _measure_here(self, names: list[str]) -> None:
-        models = open_models(self.settings.models, self.settings.engine, self.settings.device)
+        models = open_models(self.settings.models, self.settings.engine, self.settings.device, self.settings.detail)
         for name in names:
             self._start(name)
             begun = time.monotonic()

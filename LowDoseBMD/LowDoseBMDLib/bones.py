@@ -64,8 +64,13 @@ def segment_bones(ct: CTVolume, engine: Engine, progress: Progress = silent) -> 
     wanted = chance[[outputs.index(name) for name in BONES]]
     other = chance[[outputs.index(name) for name in outputs if name == OTHER]]
     for values in (*wanted, *other):
-        values[(values > 0.25) & ~_large_pieces(values > 0.5, grid.voxel_volume_mm3)] = 0.0
+        drop_specks(values, grid)
     return Bones(grid, wanted, other[0] if len(other) else None)
+
+
+def drop_specks(chance: np.ndarray, grid: Geometry) -> None:
+    """Set the chance (k, j, i) of a bone to 0, in place, where a piece of it is smaller than MIN_PIECE_MM3."""
+    chance[(chance > 0.25) & ~_large_pieces(chance > 0.5, grid.voxel_volume_mm3)] = 0.0
 
 
 def _large_pieces(mask: np.ndarray, voxel_mm3: float) -> np.ndarray:

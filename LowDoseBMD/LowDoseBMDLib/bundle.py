@@ -23,8 +23,11 @@ FORMAT = 1
 NETWORKS: tuple[str, ...] = ("res_unet", "attention_unet")
 METADATA, WEIGHTS, GRAPH = "bundle.json", "model.safetensors", "model.onnx"
 
-MODELS: dict[str, tuple[str, ...]] = {"bones": BONES, "bodies": ("vertebral body",), "keypoints": LEVELS}
-"""Names of the bundles of a set, which are its folders too, and what each must find."""
+BONES_FINE = "bones_fine"
+
+MODELS: dict[str, tuple[str, ...]] = {"bones": BONES, BONES_FINE: BONES, "bodies": ("vertebral body",), "keypoints": LEVELS}
+"""Names of the bundles of a set, which are its folders too, and what each must find. BONES_FINE may be missing: then bones
+are drawn as the bundle bones found them."""
 
 EMBEDDED = "LowDoseBMD"
 """Name of the set that comes with the product."""
@@ -120,25 +123,22 @@ def _from_record(record: Mapping[str, Any], folder: Path) -> Bundle:
 
 @dataclass(frozen=True)
 class ModelSet:
-    """A folder with some of the bundles bones, bodies, keypoints. holds: identity of each by name; problem: why the set
-    cannot be used, or empty."""
+    """A folder with some of the bundles of MODELS. holds: identity of each by name; completed_by: names of the bundles that
+    the product's own stand in for; problem: why the set cannot be used, or empty."""
 
     name: str
     folder: Path
     holds: Mapping[str, str]
+    completed_by: tuple[str, ...] = ()
     problem: str = ""
 
-    @property
-    def completed_by(self) -> tuple[str, ...]:
-        """Names of the bundles that the product's own stand in for."""
-        return () if self.problem else tuple(name for name in MODELS if name not in self.holds)
 
-
-def load_models(folder: Path | None = None, verify: bool = True) -> dict[str, Bundle]:
+def load_models(folder: Path | None = None, verify: bool = True, fine: bool = True) -> dict[str, Bundle]:
     """Read and verify a set of bundles by the names of MODELS; those that the folder does not hold are the product's own.
 
-    folder: None for the product's. verify: as of load_bundle. Raises BundleError when it holds none of them, or one is
-    damaged or does not find what its place asks for.
+    folder: None for the product's. verify: as of load_bundle. fine: BONES_FINE too, where there is one; the product's does
+    not stand in beside a site's own bones, which it would draw in its own way instead of the site's. Raises BundleError when
+    the folder holds no bundle, or one is damaged or does not find what its place asks for.
     """
     own = models_folder()
     home = folder or own
@@ -146,7 +146,10 @@ def load_models(folder: Path | None = None, verify: bool = True) -> dict[str, Bu
     if not held:
         raise BundleError(f"{home.name}: no {METADATA} in a folder {', '.join(MODELS)}; this is no set of models. "
                           "Choose one that lowdosebmd-train export has written")
-    bundles = {name: load_bundle((home if name in held else own) / name, verify) for name in MODELS}
+    places = {name: (home if name in held else own) / name for name in MODELS}
+    if not fine or (BONES_FINE not in held and ("bones" in held or not places[BONES_FINE].is_dir())):
+        del places[BONES_FINE]
+    bundles = {name: load_bundle(place, verify) for name, place in places.items()}
     for name, bundle in bundles.items():
         missing = [output for output in MODELS[name] if output not in bundle.outputs]
         if missing:
@@ -193,9 +196,9 @@ def read_set(folder: Path, verify: bool = True) -> ModelSet:
     try:
         bundles = load_models(folder, verify)
     except (BundleError, OSError) as error:
-        return ModelSet(name, folder, {}, str(error))
+        return ModelSet(name, folder, {}, problem=str(error))
     held = {key: bundle.identity for key, bundle in bundles.items() if bundle.folder.parent == folder}
-    return ModelSet(name, folder, held)
+    return ModelSet(name, folder, held, tuple(key for key in bundles if key not in held))
 
 
 def find_models(chosen: str | Path) -> Path | None:

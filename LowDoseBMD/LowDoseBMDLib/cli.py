@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .bundle import MODELS, find_models
 from .cli_calibrate import add_calibrate_command
 from .cli_cohort import add_cohort_commands
 from .cli_drift import add_drift_command
@@ -113,7 +114,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=ENGINES, default="auto")
     parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("--models", "--model-dir", type=Path, metavar="NAME_OR_FOLDER", help="a set of models: a folder "
-                        "with bones, bodies and keypoints or some of them, or the name of one of the user's sets; default, "
+                        f"with {', '.join(MODELS)} or some of them, or the name of one of the user's sets; default, "
                         "and for what it does not hold: those of the product")
     parser.add_argument("--json", action="store_true", help="one JSON object per line on standard output")
     parser.add_argument("--verbose", action="store_true")
@@ -165,7 +166,6 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
 
 def settings_from(options: argparse.Namespace) -> Any:
     """Settings of a study from parsed options; raises ValueError when a given file cannot be used."""
-    from .bundle import find_models
     from .calibration import load_calibration, load_calibrations
     from .study import Settings
 

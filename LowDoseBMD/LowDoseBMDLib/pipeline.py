@@ -7,7 +7,7 @@ takes regions as a reader left them. What follows bones and names is the same co
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,8 +17,9 @@ import numpy as np
 
 from .anatomy import BONES, LEVELS, OTHER_BONES, SIDES, SPINE, STRUCTURES
 from .bodies import draw_bodies
-from .bones import segment_bones
-from .bundle import identities, load_models
+from .bones import OTHER, Bones, segment_bones
+from .bones_fine import refine_bones
+from .bundle import MODELS, identities, load_models
 from .ctvolume import CTVolume
 from .flags import Flag, Severity
 from .geometry import Geometry
@@ -52,16 +53,22 @@ MUSCLE_NAMES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Models:
-    """The three networks, ready to run."""
+    """The networks, ready to run. bones_fine: None where bones are drawn as ``bones`` found them."""
 
     bones: Engine
     bodies: Engine
     keypoints: Engine
+    bones_fine: Engine | None = None
+
+    @property
+    def engines(self) -> dict[str, Engine]:
+        """Those that there are, by name."""
+        return {name: engine for name in MODELS if (engine := getattr(self, name)) is not None}
 
     @property
     def identities(self) -> dict[str, str]:
         """Name, version and hash of each, for reports."""
-        return identities({name: engine.bundle for name, engine in vars(self).items()})
+        return identities({name: engine.bundle for name, engine in self.engines.items()})
 
 
 @dataclass
@@ -81,13 +88,14 @@ class Stopwatch:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
 
-def open_models(folder: Path | None = None, engine: str = "auto", device: str = "auto") -> Models:
-    """Load and verify the bundles bones, bodies and keypoints of a folder (default: those of the product, which also stand
-    in for those that the folder does not hold).
+def open_models(folder: Path | None = None, engine: str = "auto", device: str = "auto", detail: str = "full") -> Models:
+    """Load and verify the bundles of a folder (default: those of the product, which also stand in for those that the folder
+    does not hold; see bundle.load_models). detail: of DETAILS; fast leaves out bones_fine.
 
     Raises bundle.BundleError when one is damaged or not what it says, ValueError when the engine is not there.
     """
-    return Models(**{name: open_engine(bundle, engine, device) for name, bundle in load_models(folder).items()})
+    bundles = load_models(folder, fine=detail == "full")
+    return Models(**{name: open_engine(bundle, engine, device) for name, bundle in bundles.items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,17 +123,35 @@ def find_skeleton(ct: CTVolume, models: Models, watch: Stopwatch | None = None, 
         spine = draw_bodies(ct, bones, models.bodies, progress)
     with watch.stage("keypoints") as progress:
         numbering = name_levels(spine, find_keypoints(ct, models.keypoints, progress), bones)
+    beside = [name for name in BONES if name != "vertebrae"] if detail == "full" else []
+    drawn = draw_bones(ct, bones, models, watch, [*beside, OTHER_BONES] if other_bones else beside)
     with watch.stage("drawing regions"):
         bodies = {name: spine.mask(body, ct.geometry)
                   for name, body in zip(numbering.names, spine.bodies, strict=True) if name in DRAWN_LEVELS}
-        beside = [name for name in BONES if name != "vertebrae"] if detail == "full" else ()
-        masks = {**bones.masks(ct.geometry, beside), "vertebrae": spine.vertebrae(ct.geometry)}
-        if other_bones:
-            masks[OTHER_BONES] = bones.other_mask(ct.geometry)
+        masks = {**drawn, "vertebrae": spine.vertebrae(ct.geometry)}
     keypoints = tuple(
         Keypoint(name, tuple(float(c) for c in body.centre_lps_mm), numbering.probability)
         for name, body in zip(numbering.names, spine.bodies, strict=True) if name in LEVELS)
     return Skeleton(masks, bodies, keypoints, numbering.flags)
+
+
+def draw_bones(ct: CTVolume, bones: Bones, models: Models, watch: Stopwatch,
+               names: Collection[str] = (*BONES, OTHER_BONES)) -> dict[str, Mask]:
+    """The named bones (of BONES, or OTHER_BONES) on the CT's grid: as the network bones_fine draws them again, where there
+    is one, else as they were found; vertebrae always as they were found.
+
+    Raises inference.Cancelled when the progress callback asks.
+    """
+    fine, again = bones, [name for name in names if name != "vertebrae"]
+    if again and models.bones_fine is not None:
+        with watch.stage("fine bones") as progress:
+            fine = refine_bones(ct, bones, models.bones_fine, progress,
+                                [OTHER if name == OTHER_BONES else name for name in again])
+    with watch.stage("drawing regions"):
+        masks = {**bones.masks(ct.geometry, set(names) - set(again)), **fine.masks(ct.geometry, again)}
+        if OTHER_BONES in names:
+            masks[OTHER_BONES] = (bones if fine.other is None else fine).other_mask(ct.geometry)
+    return masks
 
 
 def propose_rois(ct: CTVolume, models: Models, erosion: str = "physical", watch: Stopwatch | None = None,

@@ -121,7 +121,7 @@ def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: 
     networks: dict[str, str] = {}
     if not settings.given:
         with watch.stage("loading the networks"):
-            models = models or open_models(settings.models, settings.engine, settings.device)
+            models = models or open_models(settings.models, settings.engine, settings.device, settings.detail)
         networks = {**models.identities, "engine": models.bones.description}
     try:
         with watch.stage("checking"):

@@ -53,8 +53,9 @@ ALIVE_SECONDS = 1.0
 STAGE_SHARES: dict[str, dict[str, float]] = {
     PROPOSE: {
         "loading the networks": 0.05, "checking": 0.15, "bones": 0.04, "finding the bones": 0.25, "vertebral bodies": 0.03,
-        "drawing the vertebral bodies": 0.25, "keypoints": 0.01, "finding T12, L1 and L2": 0.05, "drawing regions": 0.06,
-        "trabecular bone": 0.02, "muscle and fat": 0.01, "finding muscle": 0.03, "finding the aorta": 0.01,
+        "drawing the vertebral bodies": 0.25, "keypoints": 0.01, "finding T12, L1 and L2": 0.05, "fine bones": 0.01,
+        "drawing ribs, clavicles and scapulae": 0.25, "drawing regions": 0.06, "trabecular bone": 0.02,
+        "muscle and fat": 0.01, "finding muscle": 0.03, "finding the aorta": 0.01,
         "finding subcutaneous fat": 0.03, "tissues found": 0.0, "writing the regions": 0.01},
     EXPORT: {"measuring": 0.03, "segmentation file": 0.1, "pictures": 0.7, "DICOM files": 0.17},
 }

@@ -14,7 +14,8 @@ from slicer.i18n import tr as _
 
 def networkName(name: str) -> str:
     """What a reader calls the network of a bundle."""
-    return {"bones": _("bones"), "bodies": _("vertebral bodies"), "keypoints": _("levels")}.get(name, name)
+    return {"bones": _("bones"), "bones_fine": _("fine bones"), "bodies": _("vertebral bodies"),
+            "keypoints": _("levels")}.get(name, name)
 
 
 class ModelsBox:
@@ -62,7 +63,7 @@ class ModelsBox:
             self._onChosen(_path(self._sets[index]))
 
     def _onFolder(self) -> None:
-        folder = qt.QFileDialog.getExistingDirectory(None, _("Folder with models (bones, bodies, keypoints)"),
+        folder = qt.QFileDialog.getExistingDirectory(None, _("Folder with models ({names})").format(names=", ".join(MODELS)),
                                                      str(user_models_folder()))
         if folder:
             self.fill(str(Path(folder)))
@@ -94,7 +95,7 @@ def _title(entry: ModelSet) -> str:
         return _("LowDoseBMD's own")
     if entry.problem:
         return _("{name} (cannot be used)").format(name=entry.name)
-    return entry.name if len(entry.holds) == len(MODELS) else _("{name} ({networks})").format(
+    return entry.name if not entry.completed_by else _("{name} ({networks})").format(
         name=entry.name, networks=", ".join(map(networkName, entry.holds)))
 
 

@@ -79,6 +79,8 @@ def stageName(stage: str) -> str:
         "bones": _("bones"), "finding the bones": _("finding the bones"), "vertebral bodies": _("vertebral bodies"),
         "drawing the vertebral bodies": _("drawing the vertebral bodies"), "keypoints": _("levels"),
         "finding T12, L1 and L2": _("finding T12, L1 and L2"), "drawing regions": _("drawing regions"),
+        "fine bones": _("drawing bones finely"),
+        "drawing ribs, clavicles and scapulae": _("drawing ribs, clavicles and scapulae"),
         "trabecular bone": _("trabecular bone"), "muscle and fat": _("muscle and fat"),
         "finding muscle": _("finding muscle"), "finding the aorta": _("finding the aorta"),
         "finding subcutaneous fat": _("finding subcutaneous fat"), "writing the regions": _("writing the regions"),

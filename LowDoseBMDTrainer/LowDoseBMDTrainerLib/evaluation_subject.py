@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from LowDoseBMDLib.anatomy import BONES, LEVELS, OTHER_BONES
 from LowDoseBMDLib.bones import OTHER, segment_bones
-from LowDoseBMDLib.bundle import WEIGHTS, Bundle, file_sha256, find_models
+from LowDoseBMDLib.bones_fine import REDRAWN
+from LowDoseBMDLib.bundle import BONES_FINE, WEIGHTS, Bundle, file_sha256, find_models
 from LowDoseBMDLib.ctvolume import CTVolume
 from LowDoseBMDLib.inference import Progress, choose_engine
-from LowDoseBMDLib.pipeline import Models, open_models
+from LowDoseBMDLib.pipeline import Models, Stopwatch, draw_bones, open_models
 
 from .cases import Case, Labels
 from .evaluation import Predictor, Scope
@@ -66,11 +67,11 @@ class Subject:
     @property
     def predict(self) -> Predictor:
         """Draws what the scope says, by the stages of the product."""
-        return self._bones if self.task == "bones" else self._all
+        return self._bones if self.task in ("bones", BONES_FINE) else self._all
 
     def _bones(self, ct: CTVolume, progress: Progress) -> Prediction:
         found = segment_bones(ct, self.models.bones, progress)
-        return Prediction(Labels(ct.geometry, {**found.masks(ct.geometry), OTHER_BONES: found.other_mask(ct.geometry)}))
+        return Prediction(Labels(ct.geometry, draw_bones(ct, found, self.models, Stopwatch(progress))))
 
     def _all(self, ct: CTVolume, progress: Progress) -> Prediction:
         return predraw(ct, self.models, Wanted(other_bones=True, bodies=True), progress)
@@ -79,6 +80,7 @@ class Subject:
 SCOPES: dict[str | None, Scope] = {
     None: Scope((*BONES, OTHER_BONES, *BODIES), True),
     "bones": Scope((*BONES, OTHER_BONES), False),
+    BONES_FINE: Scope((*REDRAWN, OTHER_BONES), False),
     "bodies": Scope(("vertebrae", *BODIES), False),
     "keypoints": Scope((), True),
 }
@@ -117,7 +119,7 @@ def _set(place: Path, project: Project | None, engine: str, device: str) -> Subj
 
 def _run(folder: Path, project: Project | None, device: str) -> Subject:
     recipe, engine = open_run(folder, device)
-    others = open_models(None, "auto", device)
+    others = open_models(None, "auto", device, detail="fast")  # a run of another task is scored without the fine drawing
     models = replace(others, **{recipe.task: engine})
     known, otherwise = (exposures(folder), UNKNOWN) if project is None else known_to_run(folder, project)
     identities = {**others.identities, recipe.task: engine.bundle.identity}
@@ -220,7 +222,7 @@ def _exported(run: Path) -> list[str]:
 
 def _known_to_set(models: Models, project: Project) -> tuple[dict[str, str], str]:
     """What the models of a set know of a project's cases, as far as they were exported from its runs."""
-    wanted = {engine.bundle.sha256[WEIGHTS] for engine in vars(models).values()}
+    wanted = {engine.bundle.sha256[WEIGHTS] for engine in models.engines.values()}
     known: dict[str, str] = {}
     others = set()
     for run in _runs(project):

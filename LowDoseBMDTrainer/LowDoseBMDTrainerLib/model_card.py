@@ -32,6 +32,8 @@ FEW_PEOPLE = 30
 
 INTENDED_USE: dict[str, str] = {
     "bones": "Draws vertebrae, clavicles, scapulae and ribs in chest or abdominal CT, as the first step of LowDoseBMD.",
+    "bones_fine": "Draws bones that were found before at 3 mm again and finely, in chest or abdominal CT, as a step of "
+                  "LowDoseBMD.",
     "bodies": "Tells vertebral bodies from posterior elements and discs along the spine, as the second step of LowDoseBMD.",
     "keypoints": "Finds vertebral levels in chest or abdominal CT; LowDoseBMD names them by it, ribs and sacrum together.",
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from LowDoseBMDLib import bodies, bones, keypoints, networks
+from LowDoseBMDLib import bodies, bones, bones_fine, keypoints, networks
 from LowDoseBMDLib.bundle import WEIGHTS, Bundle
 from LowDoseBMDLib.inference import STRIDE
 from LowDoseBMDLib.results import DISCLAIMER
@@ -23,8 +23,8 @@ from .model_card import INTENDED_USE, card_text
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 """What a metadata.json of MONAI is checked against."""
 
-TILES: dict[str, tuple[int, int, int]] = {"bones": bones.MAX_TILE_KJI, "bodies": bodies.TILE_KJI,
-                                          "keypoints": keypoints.MAX_TILE_KJI}
+TILES: dict[str, tuple[int, int, int]] = {"bones": bones.MAX_TILE_KJI, "bones_fine": bones_fine.TILE_KJI,
+                                          "bodies": bodies.TILE_KJI, "keypoints": keypoints.MAX_TILE_KJI}
 """Voxels k, j, i that the network sees at a time."""
 
 AXES = "SPL"

@@ -212,7 +212,7 @@ def operations_of(ct: Path) -> tuple[float, int]:
 
     models = open_models(engine="onnx", device="cpu")
     tiles: list[tuple[str, tuple[int, ...]]] = []
-    for name, engine in vars(models).items():
+    for name, engine in models.engines.items():
         engine.run = _listened(engine.run, name, tiles)
     propose_rois(read_ct(ct), Models(**vars(models)))
     total = 0

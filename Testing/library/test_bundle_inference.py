@@ -21,7 +21,7 @@ from LowDoseBMDLib.bundle import (
 from LowDoseBMDLib.cli import build_parser, settings_from
 from LowDoseBMDLib.inference import choose_engine, open_engine, predict, tile_starts
 
-TASKS = ("bones", "bodies", "keypoints")
+TASKS = tuple(load_models())
 
 
 @pytest.fixture()

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import small_torso as torso
 from LowDoseBMDLib import worker
-from LowDoseBMDLib.bundle import models_folder
+from LowDoseBMDLib.bundle import load_models, models_folder
 from LowDoseBMDLib.calibration import TwoPointCalibration
 from LowDoseBMDLib.ctvolume import CTVolume
 from LowDoseBMDLib.exchange import HU_FILE, Proposal, read_proposal
@@ -109,7 +109,7 @@ def test_regions_of_a_phantom_are_proposed_and_measured(a_folder: Path, a_phanto
     assert told[-1]["fraction"] > 0.9
     assert {event["stage"] for event in told} <= set(worker.STAGE_SHARES["propose"]), "give the new stage its share"
     proposal = read_proposal(a_folder / PROPOSAL_FILE)
-    assert set(proposal.networks) == {"bones", "bodies", "keypoints", "engine"}
+    assert set(proposal.networks) == {*load_models(), "engine"}
     assert {"loading the networks", "checking", "bones"} <= set(proposal.seconds)
     assert measure(a_phantom_ct, proposal.rois, TwoPointCalibration()).mean_vbmd_mg_cm3 > 0
 
