@@ -89,14 +89,14 @@ def run_studies(source: Path | Sequence[Study], out: Path, settings: Settings, r
     model is missing; OSError when ``out`` cannot be written.
     """
     made_by = _made_by(settings)
-    choose_engine(settings.engine, settings.device)
+    engine, _ = choose_engine(settings.engine, settings.device)
     _refuse_earlier(Manifest(out / MANIFEST), options)  # before an archive is searched, which may take an hour
     studies = find_studies(source, skip=out) if isinstance(source, Path) else source
     with Manifest(out / MANIFEST) as manifest:
         _refuse_earlier(manifest, options)
         secret = _secret(out, bool(manifest.entries()))
         named = {name_of(study, secret): study for study in studies}
-        batch = _Batch(out, settings, options, manifest, named, made_by, report)
+        batch = _Batch(out, settings, options, manifest, named, made_by, report, engine)
         _write_private_table(out / KEY_TABLE, batch.studies)
         try:
             batch.run()
@@ -168,6 +168,7 @@ class _Batch:
     studies: Mapping[str, Study]
     made_by: Mapping[str, Any]
     report: Report
+    engine: str
     ended: dict[str, dict[str, Any]] = field(default_factory=dict)
     again: dict[str, str] = field(default_factory=dict)
     begun: float = 0.0
@@ -215,7 +216,7 @@ class _Batch:
         try:
             tasks = [Task(name, (str(self._write_job(name).absolute()),)) for name in names]
             run_tasks("LowDoseBMDLib.study_process", tasks, self._end, self.options.workers, self.options.scheduler,
-                      self.options.limits, self._start)
+                      self.options.limits, self._start, "preload_torch" if self.engine == "torch" else "preload")
         finally:
             for path in jobs.iterdir():
                 path.unlink(missing_ok=True)

@@ -145,11 +145,13 @@ def _open_onnx(bundle: Bundle) -> OnnxEngine:
 
 
 def _open_torch(bundle: Bundle, device: str) -> TorchEngine:
+    import torch
     from safetensors.torch import load_file
 
     from .networks.attention_unet import build_attention_unet
     from .networks.res_unet import build_res_unet
 
+    torch.set_num_threads(threads())  # what is forked from a process that has loaded torch does not look for the variable
     build = build_attention_unet if bundle.network == "attention_unet" else build_res_unet
     network = build(**bundle.arguments)
     network.load_state_dict({k: v.float() for k, v in load_file(bundle.folder / WEIGHTS).items()})

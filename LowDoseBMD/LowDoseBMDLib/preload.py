@@ -10,6 +10,7 @@ import contextlib
 import gc
 import importlib
 import os
+from collections.abc import Sequence
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is loaded; tasks beside each other share the cores
 
@@ -21,9 +22,15 @@ MODULES: tuple[str, ...] = (
 )
 """Not the modules that tasks run as their main program: those must be new in each."""
 
-gc.disable()  # a quarter of the time of importing is else spent on looking for what could be freed: nothing can
-for name in MODULES:
-    with contextlib.suppress(ImportError):  # whoever needs it says what is missing
-        importlib.import_module(name)
-gc.freeze()  # no task looks through it again, which would also copy its memory
-gc.enable()
+
+def load(modules: Sequence[str]) -> None:
+    """Import what there is of them."""
+    gc.disable()  # a quarter of the time of importing is else spent on looking for what could be freed: nothing can
+    for name in modules:
+        with contextlib.suppress(ImportError):  # whoever needs it says what is missing
+            importlib.import_module(name)
+    gc.freeze()  # no task looks through it again, which would also copy its memory
+    gc.enable()
+
+
+load(MODULES)

@@ -116,18 +116,22 @@ News: TypeAlias = "tuple[str, Callable[[], Outcome] | None]"
 
 
 def run_tasks(module: str, tasks: Sequence[Task], report: Callable[[Outcome], None], workers: int = 1,
-              scheduler: str | None = None, limits: Limits = Limits(), started: Callable[[str], None] | None = None) -> None:
+              scheduler: str | None = None, limits: Limits = Limits(), started: Callable[[str], None] | None = None,
+              preload: str = "preload") -> None:
     """Run ``python -m module`` for every task and report each as it ends; returns when all have.
 
     workers: how many at a time on this machine. scheduler: address of a Dask scheduler whose workers run the tasks instead;
     a task whose worker dies is given to another. report and started (called with a task's key) are called in the calling
-    thread; what they raise, Ctrl-C included, ends all tasks and is passed on.
+    thread; what they raise, Ctrl-C included, ends all tasks and is passed on. preload: this package's module that imports
+    what tasks need; of this process's first run, as there is one process to fork from.
     Raises ValueError when Dask or a Python to start is missing, OSError when the scheduler cannot be reached.
     """
     if workers < 1:
         raise ValueError(f"{workers} workers: at least 1 is needed")
     started = started or (lambda _key: None)
     if scheduler is None:
+        if _may_fork(python_command()):
+            multiprocessing.set_forkserver_preload([f"{__package__}.{preload}"])
         _run_here(module, tasks, report, started, workers, limits)
     elif tasks:
         _run_on_dask(module, tasks, report, started, scheduler, limits)
@@ -245,7 +249,6 @@ def _forked(_python: str, command: Sequence[str], environment: dict[str, str], s
     from multiprocessing.connection import Connection
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([f"{__package__}.preload"])
     passed = tuple(Connection(os.dup(stream)) for stream in streams)
     try:
         process = context.Process(target=run_forked, args=(passed, environment, list(command)))

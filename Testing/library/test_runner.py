@@ -115,6 +115,21 @@ def test_a_start_is_told_before_its_end(workers: int) -> None:
     assert all(news.index(f"start {key}") < news.index(f"end {key}") for key in ("sleep0.5", "sleep1"))
 
 
+PRELOADED = """
+from LowDoseBMDLib.runner import Task, run_tasks
+tasks = [Task("one", ("loaded",))]
+run_tasks("trying_task", tasks, lambda outcome: print(*outcome.result["loaded"]), preload="preload_torch")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+def test_what_tasks_are_forked_from_has_loaded_torch_for_them() -> None:
+    pytest.importorskip("monai")
+    said = subprocess.run([sys.executable, "-c", PRELOADED], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["LowDoseBMDLib.study", "monai.networks.nets", "torch"]
+
+
 RUN = """
 import sys, signal
 from LowDoseBMDLib.runner import Task, run_tasks
