@@ -6,7 +6,9 @@ A sample is a function of the recipe's seed and the sample's number, whatever pr
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,9 @@ MOST_VALIDATION_CASES = 8
 
 SOFT_TISSUES = 3
 """Kinds of soft tissue that a label map must name to be the anatomy of a person: synthesis derives the trunk from them."""
+
+AHEAD = 4
+"""Samples that a GPU has drawn before they are needed, so that the network seldom waits for one."""
 
 FOR_SAMPLE, FOR_FOLDS = 1, 2
 """Parts of the seed that keep streams of chance apart."""
@@ -282,16 +287,17 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 class Batches:
     """The batches of some streams from a step on. After an interruption the pool is drawn again, sample by sample, as it is
-    needed. Where a GPU draws the samples, this process does, without workers."""
+    needed. Where a GPU draws the samples, a thread of this process has it do so beside the steps, without workers."""
 
     def __init__(self, recipe: Recipe, sources: Sequence[Source], streams: Sequence[int], step: int, workers: int) -> None:
         self.recipe, self.streams, self.step = recipe, tuple(streams), step
         self.kept: dict[int, Batch] = {}
-        workers = workers if all(source.on_cpu for source in sources) else 0
+        on_cpu = all(source.on_cpu for source in sources)
+        workers = workers if on_cpu else 0
         loader = torch.utils.data.DataLoader(
             Samples(recipe, sources), batch_size=None, sampler=_Order(recipe, self.streams, step), num_workers=workers,
             prefetch_factor=4 if workers else None, worker_init_fn=_start_worker)
-        self.drawn = iter(loader)
+        self.drawn = iter(loader) if on_cpu else drawn_ahead(iter(loader), torch.cuda.Stream())
 
     def next(self) -> list[Batch]:
         """One batch for each stream."""
@@ -306,6 +312,28 @@ class Batches:
         oldest = oldest_sample(self.recipe, self.step)
         self.kept = {n: sample for n, sample in self.kept.items() if n >= oldest}
         return batches
+
+
+Drawn = tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def drawn_ahead(samples: Iterator[Drawn], stream: torch.cuda.Stream | None) -> Iterator[Drawn]:
+    """The same samples, AHEAD of them drawn by a thread before they are asked for. stream: of the GPU that draws them."""
+    def draw() -> Drawn | None:
+        with torch.cuda.stream(stream):
+            sample = next(samples, None)
+        if stream is not None:
+            stream.synchronize()
+        return sample
+
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque(thread.submit(draw) for _ in range(AHEAD))
+        while (sample := waiting.popleft().result()) is not None:
+            waiting.append(thread.submit(draw))
+            for part in sample[1:]:
+                if part.is_cuda:  # its memory may be used again only when the stream of the steps is done with it
+                    part.record_stream(torch.cuda.current_stream())
+            yield sample
 
 
 def oldest_sample(recipe: Recipe, step: int) -> int:

@@ -257,27 +257,29 @@ def edit_bones(chance: Chance, subject: Subject, anatomy: Anatomy, bone: torch.T
 def _put(bone: torch.Tensor, depth_mm: torch.Tensor, box: Box, index: torch.Tensor, part: int | torch.Tensor,
          depth: float | torch.Tensor, over: bool = False) -> None:
     """Set bone at voxels (N, 3) of the person that lie in the box; over other bone only where ``over``."""
-    start = torch.tensor([s.start for s in box], device=index.device)
-    size = torch.tensor(bone.shape, device=index.device)
-    local = index - start
-    ok = ((local >= 0) & (local < size)).all(1)
-    at = tuple(local[ok].unbind(1))
-    free = torch.ones_like(ok[ok]) if over else bone[at] == 0
-    at = tuple(axis[free] for axis in at)
-    bone[at] = part[ok][free] if isinstance(part, torch.Tensor) else part
-    depth_mm[at] = (depth[ok][free] if isinstance(depth, torch.Tensor) else depth_mm.new_tensor(depth)).to(depth_mm.dtype)
+    local = index - torch.tensor([s.start for s in box], device=index.device)
+    inside, at = _within(local, bone.shape)
+    kept = (inside if over else inside & (bone[at] == 0)).nonzero()[:, 0]
+    at = tuple(axis[kept] for axis in at)
+    bone[at] = part[kept] if isinstance(part, torch.Tensor) else part
+    depth_mm[at] = (depth[kept] if isinstance(depth, torch.Tensor) else depth_mm.new_tensor(depth)).to(depth_mm.dtype)
+
+
+def _within(index: torch.Tensor, shape: torch.Size) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """(which of the voxels (N, 3) lie in an array of this shape, k, j, i of the nearest voxels that do)."""
+    nearest = torch.minimum(index.clamp(min=0), torch.tensor(shape, device=index.device) - 1)
+    return (nearest == index).all(1), tuple(nearest.unbind(1))
 
 
 def _lengthen(subject: Subject, rib: Rib, longer_mm: float, bone: torch.Tensor, depth_mm: torch.Tensor, box: Box) -> None:
     """The outer part of the rib goes on along its tip, as far as there is a trunk for it."""
-    outer = rib.reach_mm > 0.7 * rib.reach_mm.max()
-    for step in np.arange(1.0, longer_mm / subject.spacing_mm + 1.0):
-        index = rib.index[outer] + torch.round(rib.tip * float(step)).long()
-        size = torch.tensor(subject.bone.shape, device=index.device)
-        inside = ((index >= 0) & (index < size)).all(1)
-        k, j, i = index[inside].unbind(1)
-        deep = subject.inside_mm[k, j, i] > 5
-        _put(bone, depth_mm, box, index[inside][deep], BONE_PARTS.index("rib_12"), rib.depth_mm[outer][inside][deep])
+    outer = (rib.reach_mm > 0.7 * rib.reach_mm.max()).nonzero()[:, 0]
+    steps = torch.arange(int(longer_mm / subject.spacing_mm), 0, -1, device=outer.device)
+    index = (rib.index[outer] + torch.round(rib.tip * steps[:, None, None]).long()).reshape(-1, 3)
+    depth = rib.depth_mm[outer].expand(len(steps), -1).reshape(-1)
+    inside, at = _within(index, subject.bone.shape)
+    deep = (inside & (subject.inside_mm[at] > 5)).nonzero()[:, 0]
+    _put(bone, depth_mm, box, index[deep], BONE_PARTS.index("rib_12"), depth[deep])
 
 
 def _grow_osteophytes(chance: Chance, subject: Subject, size_mm: float, bone: torch.Tensor, depth_mm: torch.Tensor,
