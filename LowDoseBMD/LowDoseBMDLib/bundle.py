@@ -25,7 +25,7 @@ METADATA, WEIGHTS, GRAPH = "bundle.json", "model.safetensors", "model.onnx"
 
 BONES_FINE = "bones_fine"
 
-MODELS: dict[str, tuple[str, ...]] = {"bones": BONES, BONES_FINE: BONES, "bodies": ("vertebral body",), "keypoints": LEVELS}
+MODELS: dict[str, tuple[str, ...]] = {"bones": BONES, "bodies": ("vertebral body",), "keypoints": LEVELS, BONES_FINE: BONES}
 """Names of the bundles of a set, which are its folders too, and what each must find. BONES_FINE may be missing: then bones
 are drawn as the bundle bones found them."""
 

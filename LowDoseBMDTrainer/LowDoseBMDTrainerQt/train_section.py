@@ -175,11 +175,12 @@ class TrainSection(CommandSection):
         self._onSetting()
 
     def _fillStarts(self) -> None:
-        entries = [(_("LowDoseBMD's own network"), EMBEDDED), (_("nothing (random weights)"), SCRATCH)]
         task = self.ui.taskComboBox.currentData
+        own, *sets = model_sets(verify=False)
+        entries = [(_("LowDoseBMD's own network"), EMBEDDED)] if task in own.holds else []
+        entries.append((_("nothing (random weights)"), SCRATCH))
         entries += [(_("run {name}").format(name=run.name), str(run.folder)) for run in self._listed
                     if run.has_best and task_of(run) == task and run.state is not RunState.RUNNING]
-        sets = model_sets(verify=False)[1:]
         entries += [(_("models {name}").format(name=each.name), str(each.folder)) for each in sets if task in each.holds]
         fillCombo(self.ui.startComboBox, entries, self.ui.startComboBox.currentData or EMBEDDED)
 
