@@ -156,7 +156,7 @@ def _refuse_another(run: Path, recipe: Recipe, asked: Recipe, digests: dict[str,
 
 @contextmanager
 def _determinism(recipe: Recipe, ranks: Ranks, threads: int) -> Iterator[None]:
-    """The same bits in every run on the same kind of machine, where the recipe asks for it; else the fastest convolutions."""
+    """The same bits in every run on the same kind of machine, where the recipe asks for it; else the fastest way."""
     if not recipe.deterministic:
         torch.backends.cudnn.benchmark = ranks.kind == "cuda"
         yield
