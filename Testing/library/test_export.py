@@ -13,15 +13,16 @@ import pytest
 import SimpleITK as sitk
 import torch
 from LowDoseBMDLib.anatomy import BONES, OTHER_BONES
-from LowDoseBMDLib.bundle import Bundle, file_sha256, load_bundle, load_models, model_sets
+from LowDoseBMDLib.bundle import MODELS, Bundle, file_sha256, load_bundle, load_models, model_sets
 from LowDoseBMDLib.geometry import Geometry
 from LowDoseBMDLib.inference import open_engine
+from LowDoseBMDLib.pipeline import open_models
 from LowDoseBMDLib.rois import Keypoint, Mask
-from LowDoseBMDTrainerLib.cases import Labels, Status, fingerprint_of
+from LowDoseBMDTrainerLib.cases import Labels, Status, fingerprint_of, read_image
 from LowDoseBMDTrainerLib.cli import main
 from LowDoseBMDTrainerLib.evaluation_subject import HELD_OUT, NEW, TRAINED, UNKNOWN, open_run, open_subject, scope_of
 from LowDoseBMDTrainerLib.export import export_run
-from LowDoseBMDTrainerLib.model_card import card_text, limits_of
+from LowDoseBMDTrainerLib.model_card import INTENDED_USE, card_text, limits_of
 from LowDoseBMDTrainerLib.monai_bundle import TILES
 from LowDoseBMDTrainerLib.project import Arrival, Project, create_project
 from LowDoseBMDTrainerLib.training_parallel import Ranks
@@ -211,6 +212,23 @@ def test_a_run_is_evaluated_with_what_it_knows(a_project: Project, runs: dict[st
     assert [subject.exposure(case) for case in a_project.cases()] == [TRAINED, HELD_OUT] and subject.otherwise == NEW
     assert subject.checkpoint_sha256 == file_sha256(runs["bones"] / "best.pt")
     assert subject.scope.structures == (*BONES, OTHER_BONES) and not subject.scope.keypoints
+
+
+def test_the_finer_drawing_of_bones_is_trained_evaluated_and_exported_like_the_others(
+        a_project: Project, tmp_path: Path) -> None:
+    """A run of bones_fine is scored as measuring would use it, behind LowDoseBMD's own bones; other runs without it."""
+    assert set(INTENDED_USE) == set(TILES) == set(MODELS)
+    run = make_run(a_project, "bones_fine")
+    subject = open_subject(run, a_project, device="cpu")
+    assert "vertebrae" not in subject.scope.structures and {"ribs", OTHER_BONES} <= set(subject.scope.structures)
+    stages: list[str] = []
+    found = subject.predict(read_image(a_project.cases()[0]), lambda stage, _fraction: stages.append(stage))
+    assert "fine bones" in stages and OTHER_BONES in found.labels.masks
+    bundle = export_run(run, tmp_path / "models")
+    assert (bundle.name, bundle.spacing_mm) == ("bones_fine", 1.5)
+    assert open_models(tmp_path / "models", device="cpu").bones_fine.bundle.identity == bundle.identity
+    other = open_subject(make_run(a_project, "bodies"), a_project, device="cpu")
+    assert other.models.bones_fine is None and "bones_fine" not in other.identities
 
 
 def test_bones_that_a_network_does_not_know_are_not_scored(runs: dict[str, Path], a_project: Project) -> None:
