@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for library in LIBRARIES_THAT_QUOTE:
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
-        with _stopped_by_sigterm():
+        with _stopped_by_signals():
             return options.run(options)
     except OSError as error:
         if is_full_disk(error) or is_memory(error):
@@ -70,19 +70,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
+def _stopped_by_signals() -> Iterator[None]:
     """SIGTERM ends the run as Ctrl-C does, so that files written aside are removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+              if signal.getsignal(number) != signal.SIG_IGN}  # as in the background of a script
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _interrupt(_number: int, _frame: object) -> None:
+    """Once: a second signal (Ctrl-C reaches this process from its parent too) must not interrupt the clearing away."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -12,7 +12,7 @@ _FULL = {errno.ENOSPC, errno.EFBIG, *(getattr(errno, name) for name in ("EDQUOT"
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 """What numpy says, with no error number, when the disk did not take all of an array."""
 _NO_MEMORY = re.compile(r"bad.?alloc|out of memory|not enough memory|cannot allocate memory|failed to allocate|"
-                        r"unable to allocate|failed to map segment", re.IGNORECASE)
+                        r"unable to allocate|failed to map segment|memory allocation still failed", re.IGNORECASE)
 
 
 def explain(error: BaseException) -> str:
@@ -43,8 +43,13 @@ def refusal_of(error: Exception) -> Refusal:
 
 def is_memory(error: BaseException) -> bool:
     """Memory ran out, in Python, in the network's engine, or while a library was loaded."""
-    speaks_of_it = isinstance(error, (RuntimeError, ImportError, OSError)) and _NO_MEMORY.search(str(error))
-    return isinstance(error, MemoryError) or bool(speaks_of_it)
+    speaks_of_it = isinstance(error, (RuntimeError, ImportError, OSError)) and says_memory(str(error))
+    return isinstance(error, MemoryError) or speaks_of_it
+
+
+def says_memory(text: str) -> bool:
+    """Whether a library's words say that memory ran out."""
+    return bool(_NO_MEMORY.search(text))
 
 
 def is_full_disk(error: BaseException) -> bool:

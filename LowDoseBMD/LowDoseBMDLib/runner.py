@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
+from .failures import says_memory
 from .inference import THREADS_VARIABLE, threads
 from .tether import OUT_OF_MEMORY, STOPPED, run_forked
 
@@ -380,7 +381,8 @@ def _signal_group(child: Child, number: int) -> None:
 def _verdict(code: int, ended_by: str | None, result: dict[str, Any] | None, complaint: str,
              limits: Limits) -> tuple[str, str]:
     """Status and what happened in words."""
-    if ended_by == MEMORY or code == OUT_OF_MEMORY:
+    cut_off = ended_by is None and code and result is None  # by a library that aborts, perhaps
+    if ended_by == MEMORY or code == OUT_OF_MEMORY or (cut_off and says_memory(complaint)):
         return MEMORY, f"It needed more memory than the limit of {limits.memory_gb:g} GB, or than there is."
     if ended_by == TIMEOUT:
         return TIMEOUT, f"It was not done after {limits.seconds:g} s."

@@ -174,9 +174,6 @@ class Outcome:
     said: str = ""
 
 
-NOT_OURS = ("OpenBLAS error: Memory allocation",)
-"""What a library says before it ends the process by itself, which nobody can catch."""
-
 NOT_HERE = Outcome("not here", "", "This fault cannot be produced on this machine.", "", 0.0)
 
 
@@ -237,7 +234,7 @@ def _name(status: int, errors: str, record: Mapping[str, Any] | None) -> tuple[s
         return (record["status"], " ".join(flag["code"] for flag in flags),
                 " ".join(flag["sentence"] for flag in flags))
     sentences = [line.removeprefix("lowdosebmd: ") for line in errors.splitlines()
-                 if line.startswith(("lowdosebmd: ", *NOT_OURS))]
+                 if line.startswith("lowdosebmd: ")]
     return ("failed" if sentences else "crashed"), f"exit {status}", " ".join(sentences)
 
 

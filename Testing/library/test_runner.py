@@ -68,6 +68,7 @@ def test_the_last_line_is_the_result() -> None:
 @pytest.mark.parametrize(("what", "status", "transient", "part"), [
     pytest.param("crash", "failed", False, "SIGSEGV", marks=posix_only),
     pytest.param("killed", "killed", True, "from outside", marks=posix_only),
+    pytest.param("library out of memory", "out_of_memory", True, "more memory", marks=posix_only),
     ("no memory", "out_of_memory", True, "more memory"), ("silent", "failed", False, "without a result"),
     ("passing", "failed", True, "status 1"), ("error", "failed", False, "broken stage")])
 def test_every_end_is_told_from_the_others(what: str, status: str, transient: bool, part: str) -> None:

@@ -42,6 +42,10 @@ def main(what: str, folder: Path | None = None) -> int:
             time.sleep(0.01)
     elif what == "no memory":
         raise MemoryError
+    elif what == "library out of memory":
+        sys.stderr.write("terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n")
+        sys.stderr.flush()
+        os.abort()
     elif what == "silent":
         pass
     elif what == "passing":
