@@ -12,7 +12,7 @@ import pytest
 from LowDoseBMDLib import bundle as bundles
 from LowDoseBMDLib.anatomy import BONES, OTHER_BONES
 from LowDoseBMDLib.bones import OTHER, Bones
-from LowDoseBMDLib.bones_fine import MARGIN_VOXELS, TILE_KJI, place_tiles, refine_bones
+from LowDoseBMDLib.bones_fine import MARGIN_VOXELS, place_tiles, refine_bones
 from LowDoseBMDLib.bundle import BONES_FINE, Bundle, load_models, model_sets, models_folder
 from LowDoseBMDLib.calibration import TwoPointCalibration
 from LowDoseBMDLib.ctvolume import CTVolume
@@ -119,7 +119,7 @@ def test_nothing_is_drawn_far_from_what_was_found(a_ct: CTVolume) -> None:
 def test_places_without_bone_are_not_looked_at(a_ct: CTVolume) -> None:
     engine, told = Threshold(), []
     refine_bones(a_ct, found(a_ct), engine, lambda _stage, fraction: told.append(fraction))
-    assert len(engine.seen) == 2 == len(told), "152 x 88 x 82 mm are two tiles"
+    assert len(engine.seen) == 1 == len(told), "152 x 88 x 82 mm is one tile of 112 x 96 x 96 voxels"
     wide = Geometry((400, 400, 400), np.diag([1.0, 1.0, 1.0, 1.0]))
     hu = np.broadcast_to(np.int16(SOFT_HU), wide.shape_kji)
     grid = wide.with_spacing(3.0)
@@ -139,15 +139,15 @@ def test_tiles_show_every_place_and_what_lies_round_it(spacing_mm: float) -> Non
     for start in rng.integers(0, 100, (12, 3)):
         places[tuple(slice(s, s + 8) for s in start)] = True
     whole = source.with_spacing(1.5)
-    grid, starts = place_tiles(places, source, whole)
+    grid, tile, starts = place_tiles(places, source, whole)
     at = whole.to_kji(source.to_lps(np.argwhere(places)))
     first = np.array(starts) + np.rint(whole.to_kji(grid.to_lps(np.zeros(3))))
-    low, high = first[:, None] + MARGIN_VOXELS - 2, first[:, None] + np.array(TILE_KJI) - MARGIN_VOXELS + 1
+    low, high = first[:, None] + MARGIN_VOXELS - 2, first[:, None] + np.array(tile) - MARGIN_VOXELS + 1
     inside = ((at >= low) | (first[:, None] <= 0)) & ((at <= high) | (high + MARGIN_VOXELS > whole.shape_kji))
     assert inside.all(axis=-1).any(axis=0).all()
-    assert len(starts) < np.prod(np.ceil(np.array(whole.shape_kji) / (96 - 2 * MARGIN_VOXELS)))
+    assert len(starts) < np.prod(np.ceil(np.array(whole.shape_kji) / (np.array(tile) - 2 * MARGIN_VOXELS)))
     assert (np.array(starts).min(axis=0) == 0).all()
-    assert (np.array(starts).max(axis=0) + TILE_KJI == grid.shape_kji).all()
+    assert (np.array(starts).max(axis=0) + tile == grid.shape_kji).all()
 
 
 def test_it_can_be_stopped_between_tiles() -> None:
