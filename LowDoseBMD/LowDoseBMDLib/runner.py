@@ -30,6 +30,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 from .failures import says_memory
 from .inference import THREADS_VARIABLE, threads
 from .tether import OUT_OF_MEMORY, STOPPED, run_forked
+from .watched import ITK_THREADS
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -303,9 +304,9 @@ def _environment(share: int) -> dict[str, str]:
     """This process's, so that the package is found, text is UTF-8, and tasks beside each other share the cores."""
     paths = [str(PACKAGE_FOLDER), os.environ.get("PYTHONPATH", "")]
     each = str(max(1, threads() // share))
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUTF8": "1", THREADS_VARIABLE: each,
-                         "OPENBLAS_NUM_THREADS": each, "MKL_NUM_THREADS": each,
-                         "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": each}
+    return os.environ | ITK_THREADS | {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUTF8": "1", THREADS_VARIABLE: each,
+        "OPENBLAS_NUM_THREADS": each, "MKL_NUM_THREADS": each, "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": each}
 
 
 def _watch(child: Child, limits: Limits, wanted: Callable[[], bool],

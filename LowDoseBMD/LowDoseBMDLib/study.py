@@ -151,7 +151,7 @@ def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: 
 def _import(modules: Sequence[str]) -> None:
     """For a thread of its own, while files are read. Whoever needs a module says when it is missing."""
     for name in modules:
-        with suppress(ImportError):
+        with suppress(ImportError, MemoryError):
             import_module(name)
 
 

@@ -20,6 +20,8 @@ FAILED = 1
 """As cli_output.SOME_FAILED, which would load numpy."""
 PARENT_DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of Linux's prctl."""
+ITK_THREADS = {"ITK_GLOBAL_DEFAULT_THREADER": "Pool"}
+"""Where no thread can be started for want of memory, ITK's own choice may wait for ever for one; this one aborts."""
 
 
 def main() -> int:
@@ -44,6 +46,7 @@ def _watched() -> int:
         os.close(told)
         signal.signal(signal.SIGINT, before)
         _end_with(parent)
+        os.environ.update(ITK_THREADS)
         try:
             return _run()
         finally:  # of Python's own accord, whatever the status

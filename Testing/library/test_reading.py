@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
+import subprocess
+import sys
 from dataclasses import fields, replace
 from itertools import permutations, product
 from pathlib import Path
@@ -553,3 +556,28 @@ def test_values_that_are_stated_not_to_be_hu_are_refused(tmp_path: Path) -> None
     assert refusal.value.code == "no_rescale"
     write_series(tmp_path / "us", RescaleType="US")
     assert read_ct(tmp_path / "us").hu.shape == SHAPE_KJI
+
+
+WITHOUT_ROOM = """
+import resource, sys
+from pathlib import Path
+import SimpleITK
+from LowDoseBMDLib.files.volumes import read_volume
+path = Path(sys.argv[1])
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+size = path.stat().st_size  # room for the image, but not for what the NIfTI library reads into as well
+resource.setrlimit(resource.RLIMIT_AS, (used + size * 3 // 2,) * 2)
+try:
+    read_volume(path)
+except MemoryError:
+    print("no room")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space")
+def test_a_whole_file_that_memory_has_no_room_for_is_not_called_damaged(tmp_path: Path) -> None:
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((128, 512, 512), np.int16)), str(tmp_path / "ct.nii"))
+    module = Path(__file__).resolve().parents[2] / "LowDoseBMD"
+    done = subprocess.run([sys.executable, "-c", WITHOUT_ROOM, str(tmp_path / "ct.nii")], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(module)}, check=False)
+    assert done.stdout == "no room\n", done.stderr

@@ -106,13 +106,28 @@ def _read(path: Path) -> SimpleITK.Image:
     _refuse_layout(reader)
     if path.suffix.lower() not in _HEADERS_ALONE and math.prod(reader.GetSize()) > MOST_PACKED * path.stat().st_size:
         raise Refusal("truncated", _SHORT)
-    image = reader.Execute()
+    image = _execute(reader, path)
     if reader.HasMetaDataKey("bitpix"):  # the NIfTI library fills what is missing with zeros, without an error
-        voxels_bytes = math.prod(reader.GetSize()) * int(reader.GetMetaData("bitpix")) // 8
         offset = int(float(reader.GetMetaData("vox_offset")))
-        if not _packed_as_read(path, offset, image) and _content_bytes(path) < offset + voxels_bytes:
+        if not _packed_as_read(path, offset, image) and _content_bytes(path) < _nifti_bytes(reader):
             raise Refusal("truncated", _SHORT)
     return _drop_unit_axes(image)
+
+
+def _execute(reader: SimpleITK.ImageFileReader, path: Path) -> SimpleITK.Image:
+    """Raises MemoryError too: the NIfTI library does not say that there was no room for what a whole file holds."""
+    try:
+        return reader.Execute()
+    except RuntimeError as error:
+        if "nifti_image_load failed" in str(error) and _content_bytes(path) >= _nifti_bytes(reader):
+            raise MemoryError(str(error)) from error
+        raise
+
+
+def _nifti_bytes(reader: SimpleITK.ImageFileReader) -> int:
+    """What a whole NIfTI file holds by its header."""
+    voxels_bytes = math.prod(reader.GetSize()) * int(reader.GetMetaData("bitpix")) // 8
+    return int(float(reader.GetMetaData("vox_offset"))) + voxels_bytes
 
 
 def _refuse_layout(reader: SimpleITK.ImageFileReader) -> None:
