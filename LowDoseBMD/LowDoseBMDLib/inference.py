@@ -75,7 +75,10 @@ def _onnx_errors() -> Iterator[None]:
 
 @dataclass
 class TorchEngine:
-    """torch, fp32 on the CPU, automatic mixed precision on CUDA."""
+    """torch in fp32, on CUDA with the convolutions in TF32.
+
+    Half precision cannot hold these networks: values of 160,000 were seen in the bone network, and 65,504 is its largest.
+    """
 
     bundle: Bundle
     network: object
@@ -88,8 +91,7 @@ class TorchEngine:
     def run(self, tile: np.ndarray) -> np.ndarray:
         import torch
 
-        half = torch.autocast(self.device, torch.float16, enabled=self.device == "cuda")
-        with torch.inference_mode(), half:
+        with torch.inference_mode():
             logits = self.network(torch.from_numpy(tile).to(self.device))
         return logits[0].float().cpu().numpy()
 
@@ -181,7 +183,8 @@ def predict(engine: Engine, hu: np.ndarray, max_tile_kji: tuple[int, int, int], 
             progress: Progress = silent, stage: str = "") -> np.ndarray:
     """Logits (N, K, J, I) float32 of a volume in HU (k, j, i) on the bundle's grid.
 
-    The volume is padded with air to whole tiles of at most max_tile_kji (multiples of STRIDE).
+    The volume is padded with air to whole tiles of at most max_tile_kji (multiples of STRIDE). Raises RuntimeError when a
+    logit is no number.
     """
     shape = hu.shape
     tile = tuple(min(m, -(-n // STRIDE) * STRIDE) for n, m in zip(shape, max_tile_kji, strict=True))
@@ -192,7 +195,7 @@ def predict(engine: Engine, hu: np.ndarray, max_tile_kji: tuple[int, int, int], 
     inner = (slice(None), *(slice(0, n) for n in shape))
     if len(starts) == 1:
         progress(stage, 0.0)
-        return engine.run(image[None, None])[inner]
+        return _numbers(engine.run(image[None, None]))[inner]
     total = np.zeros((len(engine.bundle.outputs), *image.shape), np.float32)
     weight = np.zeros(image.shape, np.float32)
     bell = _bell(tile)
@@ -201,7 +204,15 @@ def predict(engine: Engine, hu: np.ndarray, max_tile_kji: tuple[int, int, int], 
         box = tuple(slice(s, s + t) for s, t in zip(start, tile, strict=True))
         total[(slice(None), *box)] += engine.run(np.ascontiguousarray(image[box])[None, None]) * bell
         weight[box] += bell
-    return (total / weight)[inner]
+    return _numbers(total / weight)[inner]
+
+
+def _numbers(logits: np.ndarray) -> np.ndarray:
+    """The same logits. Raises RuntimeError when one is no number: nothing may be read off what is left."""
+    if not np.isfinite(logits.sum(dtype=np.float64)):
+        raise RuntimeError("A network gave values that are no numbers. Its file, or the library that runs it, is not in order: "
+                           "try another --engine or --device, or install the models anew.")
+    return logits
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

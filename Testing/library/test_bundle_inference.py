@@ -160,6 +160,18 @@ def test_fused_tiles_return_what_the_engine_said_everywhere():
     np.testing.assert_allclose(logits[1], -hu / 500, atol=1e-4)
 
 
+@pytest.mark.parametrize("max_tile", [(32, 32, 32), (64, 64, 80)], ids=["tiles", "one tile"])
+def test_values_that_are_no_numbers_are_refused(max_tile):
+    class Overflowing(_Brightness):
+        def run(self, tile: np.ndarray) -> np.ndarray:
+            logits = super().run(tile)
+            logits[0, 3, 4, 5] = np.nan
+            return logits
+
+    with pytest.raises(RuntimeError, match="no numbers.*--engine"):
+        predict(Overflowing(), np.zeros((50, 37, 70), np.float32), max_tile, overlap=12)
+
+
 def test_unknown_engine_or_missing_device_is_said():
     import torch
 
