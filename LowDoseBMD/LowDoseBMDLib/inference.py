@@ -210,8 +210,8 @@ def predict(engine: Engine, hu: np.ndarray, max_tile_kji: tuple[int, int, int], 
 def _numbers(logits: np.ndarray) -> np.ndarray:
     """The same logits. Raises RuntimeError when one is no number: nothing may be read off what is left."""
     if not np.isfinite(logits.sum(dtype=np.float64)):
-        raise RuntimeError("A network gave values that are no numbers. Its file, or the library that runs it, is not in order: "
-                           "try another --engine or --device, or install the models anew.")
+        raise RuntimeError("A network gave values that are no numbers. Its file, or the library that runs it, is not in "
+                           "order: try another --engine or --device, or install the models anew.")
     return logits
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import os
 import subprocess
@@ -423,6 +424,38 @@ def test_lossless_compressed_slices_are_read(compressor: str, tmp_path: Path) ->
         assert ds.file_meta.TransferSyntaxUID.is_compressed
     rewrite(tmp_path / "scan", compress)
     np.testing.assert_array_equal(read_ct(tmp_path / "scan").hu, make_hu())
+
+
+HTJ2K_RAMP = base64.b64decode(
+    "/0//UQApQAAAAAAQAAAAEAAAAAAAAAAAAAAAEAAAABAAAAAAAAAAAAABDwEB/1AACAACAAAACv9SAAwAAgABAAUEBEAB/1wAEyCIkJCQkJCQkJCQ"
+    "kJCQiIiI/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAHIAAf+TwAAmq/0FB3QAAMAAEsAAEwDwAMd0AJD8Aod0AMAAEsAAE4DAAEJ0"
+    "AEYa+QCDVADAABLAABVg8LTydAAePTw8/sAxgey2AMAAJ4AAWgAA58ApS+YAft/3fd/3/YQge/YQgey6AP/Z")
+"""Stored values 64 j + i of 16 x 16 voxels, as OpenJPH encodes them without loss; no package of the tests does."""
+
+
+def test_high_throughput_jpeg_2000_slices_are_read(tmp_path: Path) -> None:
+    def compress(ds: Dataset) -> None:
+        ds.Rows, ds.Columns, ds.RescaleSlope = 16, 16, 2
+        store(ds, HTJ2K_RAMP, pydicom.uid.HTJ2KLossless)
+    write_series(tmp_path)
+    rewrite(tmp_path, compress)
+    ramp = 2 * (64 * np.arange(16)[:, None] + np.arange(16)) - 1024
+    np.testing.assert_array_equal(read_ct(tmp_path).hu, np.broadcast_to(ramp, (SHAPE_KJI[0], 16, 16)))
+
+
+def test_a_compression_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    write_series(tmp_path)
+    rewrite(tmp_path, lambda ds: store(ds, ds.PixelData, pydicom.uid.MPEG2MPML))
+    refusal = refused(tmp_path)
+    assert refusal.code == "compression"
+    assert "MPEG2 Main Profile" in str(refusal) and "1.2.840.10008.1.2.4.100" in str(refusal)
+
+
+def store(ds: Dataset, code: bytes, syntax: str) -> None:
+    """One compressed frame, as its transfer syntax says."""
+    ds.file_meta.TransferSyntaxUID = syntax
+    ds.PixelData = pydicom.encaps.encapsulate([code])
+    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
 
 
 def test_run_length_compressed_slices_are_read(tmp_path: Path) -> None:

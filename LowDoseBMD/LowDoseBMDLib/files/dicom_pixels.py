@@ -7,11 +7,15 @@ import struct
 import zlib
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..flags import Refusal
 from .series import Plane
+
+if TYPE_CHECKING:
+    from pydicom.uid import UID
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +58,7 @@ def decode(plane: Plane) -> np.ndarray:
     except RuntimeError as error:
         # pydicom raises RuntimeError when no installed plugin decodes this compression; ITK's GDCM often does.
         logger.debug("pydicom cannot decode this compression: %s", type(error).__name__)
-        return _decode_with_gdcm(plane)
+        return _decode_with_gdcm(plane, dataset.file_meta.TransferSyntaxUID)
     except Refusal:
         raise
     except damages() as error:
@@ -82,15 +86,16 @@ def _whole(stored: np.ndarray) -> np.ndarray:
     return stored.astype(np.int32)
 
 
-def _decode_with_gdcm(plane: Plane) -> np.ndarray:
+def _decode_with_gdcm(plane: Plane, syntax: UID) -> np.ndarray:
     """Stored values through ITK, which applies the rescale itself: undo it, since it rounds as it likes."""
     import SimpleITK as sitk
 
     try:
         values = sitk.GetArrayFromImage(sitk.ReadImage(str(plane.path)))
     except RuntimeError as error:
-        raise Refusal("compression", f"The slice at {place(plane)} is compressed in a way that cannot be read "
-                      "here. Export the series without compression (Explicit VR Little Endian).") from error
+        name = f"{syntax.name}, transfer syntax {syntax}" if syntax.name != syntax else f"transfer syntax {syntax}"
+        raise Refusal("compression", f"The slice at {place(plane)} is compressed in a way that cannot be read here ({name}"
+                      "). Export the series without compression (Explicit VR Little Endian).") from error
     stored = np.rint((values.astype(np.float64) - plane.intercept) / plane.slope).astype(np.int32)
     return stored[0] if plane.frame is None else stored
 
