@@ -43,8 +43,8 @@ REACH_MM = 6.0
 IDENTITY_MM = 3.0
 """Standard deviation of the blur by which the first drawing names what the second one finds beside it."""
 
-DOUBT = 0.002
-"""Least weight of a name in that: a name that the first network did not think of near there must be 500 times likelier than
+DOUBT = 0.0002
+"""Least weight of a name in that: a name that the first network did not think of near there must be 5,000 times likelier than
 the others by the second one (judgement)."""
 
 FAINT = 0.1
