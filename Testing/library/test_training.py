@@ -333,6 +333,21 @@ def test_a_recipe_survives_its_file():
     assert recipe_of(json.loads(json.dumps(record_of(recipe) | {"later": 1}))) == recipe
 
 
+def test_samples_drawn_ahead_are_the_same_and_so_is_what_goes_wrong():
+    def samples():
+        for n in range(7):
+            yield n, torch.full((1, 2), float(n)), torch.zeros(1), torch.ones(1, dtype=torch.bool)
+        raise ValueError("person 7 cannot be drawn")
+
+    drawn = datasets.drawn_ahead(samples(), None)
+    for n in range(7):
+        number, image, *_ = next(drawn)
+        assert (number, float(image.sum())) == (n, 2.0 * n)
+    with pytest.raises(ValueError, match="person 7"):
+        next(drawn)
+    assert [n for n, *_ in datasets.drawn_ahead(iter([(3, *[torch.zeros(1)] * 3)]), None)] == [3]
+
+
 @pytest.mark.parametrize(("changes", "sentence"), [
     ({"steps": 0}, "steps 0"), ({"fresh": 3}, "fresh 3"), ({"folds": 3, "fold": 3}, "fold 3 of 3"),
     ({"shape_kji": (20, 16, 16)}, "multiples of 16"),
