@@ -15,8 +15,9 @@ MODULE = Path(__file__).resolve().parents[2] / "LowDoseBMD"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only there a process is watched by a forked one")
 
 ENDS = """
-import os, sys, time, types
+import os, signal, sys, time, types
 import LowDoseBMDLib
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background of a shell
 stand_in = types.ModuleType("LowDoseBMDLib.cli")
 def main():
     print("begun", os.getpid(), flush=True)

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("slicer_adapter")
 from LowDoseBMDLib import bundle
-from LowDoseBMDLib.bundle import models_folder
+from LowDoseBMDLib.bundle import load_bundle, models_folder
 from LowDoseBMDLib.exchange import Proposal, write_proposal
 from reader import Reader, torso_rois
 
@@ -57,7 +57,7 @@ def job_of(tmp_path: Path) -> dict:
 
 def test_the_product_and_the_sets_of_the_user_are_listed_with_what_they_hold(a_reader: Reader) -> None:
     assert listed(a_reader) == ["LowDoseBMD's own", "broken (cannot be used)", "ward (bones)"]
-    assert a_reader.ui.modelsFactsLabel.text.startswith("bones 0.1 (")
+    assert a_reader.ui.modelsFactsLabel.text.startswith(load_bundle(models_folder() / "bones").identity)
     a_reader.ui.modelsComboBox.setCurrentIndex(2)
     facts = a_reader.ui.modelsFactsLabel.text
     assert "From LowDoseBMD itself: vertebral bodies, levels." in facts and "with other networks" not in facts
