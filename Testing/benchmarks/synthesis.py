@@ -1,6 +1,6 @@
 """How long the synthesis takes for a sample of each task.
 
-    python Testing/benchmarks/synthesis.py PEOPLE [--tasks bones bones_fine bodies keypoints] [--count 20] [--device cpu] [--threads 2]
+    python Testing/benchmarks/synthesis.py PEOPLE [--tasks bones bodies ...] [--count 20] [--device cpu] [--threads 2]
 
 PEOPLE holds one folder of prepared people for each task, made with ``lowdosebmd-train prepare``. Samples are drawn of each
 person in turn. Prints seconds of the processor and of the clock for a sample, the mean and (in brackets) the longest.
