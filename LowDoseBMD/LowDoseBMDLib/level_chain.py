@@ -38,6 +38,11 @@ STEP_CHANCES = (0.93, 0.05, 0.015, 0.005)
 """How often the next body that was found is the next vertebra, the one after it, and so on (judgement: bodies are rarely
 missed but in the upper chest)."""
 
+CROWDED, CROWDED_FROM = 0.72, SPINE.index("T8")
+"""Bodies from T8 down that lie nearer to each other than this part of what the scan's others let expect: one vertebra may
+have been drawn as two. Of 50 synthetic scans, seeds 300 to 349, two had wrong names by that, with 0.58 and 0.68; the
+nearest of those named right and surely, these and 104 real ones with their cuts, had 0.74."""
+
 
 @dataclass(frozen=True, eq=False)
 class Chain:
@@ -100,3 +105,14 @@ def chain_of(centres_lps_mm: np.ndarray) -> Chain:
     fit = weight * np.exp(-0.5 * np.minimum(off**2, 50.0))
     prior = np.exp(-0.5 * (np.log(SIZES) / SIZE_SPREAD) ** 2)
     return Chain(prior / prior.sum(), fit)
+
+
+def crowded(centres_lps_mm: np.ndarray, places: np.ndarray) -> bool:
+    """Whether two bodies lie too near to each other for the places that they were given.
+
+    centres_lps_mm: (bodies, 3). places: (bodies,) of the spine, each once, head to foot.
+    """
+    usual = np.concatenate([[0.0], np.cumsum(STEP_MM)])
+    steps = np.linalg.norm(np.diff(centres_lps_mm, axis=0), axis=1) / np.maximum(np.diff(usual[places]), 1.0)
+    lower = places[:-1] >= CROWDED_FROM
+    return bool(lower.any() and steps[lower].min() < CROWDED * np.median(steps))

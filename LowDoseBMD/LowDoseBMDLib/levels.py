@@ -3,8 +3,8 @@
 Independent witnesses (level_witnesses.py) speak of the chain of bodies (level_chain.py): the keypoint network's heatmaps,
 the lowest ribs, the count of ribs from the first one down, the sacrum. What each says alone is read off at one body of the
 chain, as the chance of each name; none is trusted further than its own rate of error. Together they give the probability
-of a name; where it is not overwhelming, or a witness speaks clearly against it, the levels are given with a flag that asks
-for confirmation.
+of a name; where it is not overwhelming, a witness speaks clearly against it, or two bodies lie too near to each other, the
+levels are given with a flag that asks for confirmation.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from .bodies import Body, Spine
 from .bones import Bones
 from .flags import LEVEL_UNCERTAIN, LEVELS_NAMED, Flag, Severity
 from .keypoints import Heatmaps
-from .level_chain import PLACES, Chain, chain_of
-from .level_ribs import kind_of, map_ribs, own_ribs
+from .level_chain import PLACES, Chain, chain_of, crowded
+from .level_ribs import HIGHER_MM, kind_of, map_ribs, own_ribs
 from .level_witnesses import Witness, count_witness, heat_witness, rib_witness, sacral, sacrum_witness
 
 CERTAIN = 0.95
-"""Names at least this probable, which no witness speaks clearly against, are used without asking."""
+"""Names at least this probable, which no witness speaks clearly against, are used without asking, unless two bodies are
+crowded."""
 
 OPINION_FLOOR = 1e-4
 """No witness rules a place out completely."""
@@ -67,13 +68,14 @@ def name_levels(spine: Spine, heatmaps: Heatmaps, bones: Bones) -> Numbering:
         return Numbering(nothing, 0.0, nothing, 0.0, ("none",) * len(nothing))
     mapped = map_ribs(bodies, bones)
     ribs = own_ribs(bodies, mapped)
-    witnesses = [heat_witness(bodies, heatmaps), rib_witness(ribs), count_witness(bodies, mapped),
-                 sacrum_witness(bodies, _next_below(spine.bodies, vertebral), bones)]
+    witnesses = [heat_witness(bodies, heatmaps), rib_witness(ribs, own_ribs(bodies, mapped, HIGHER_MM)),
+                 count_witness(bodies, mapped), sacrum_witness(bodies, _next_below(spine.bodies, vertebral), bones)]
     numbering, against = _numbering(chain_of(np.array([body.centre_lps_mm for body in bodies])), witnesses,
                                     tuple(kind_of(rib) for rib in ribs))
+    doubt = _doubt(bodies, numbering, against)
     numbering = replace(numbering, **{name: _among_all(getattr(numbering, name), vertebral, nothing) for name, nothing in
                                       (("names", None), ("second", None), ("ribs", "none"))})
-    return replace(numbering, flags=tuple(_flags(numbering, spine, against)))
+    return replace(numbering, flags=tuple(_flags(numbering, spine, doubt)))
 
 
 def _next_below(bodies: tuple[Body, ...], vertebral: list[bool]) -> Body | None:
@@ -138,18 +140,26 @@ def _said(witness: Witness, opinion: np.ndarray) -> str:
     return f"{witness.name}{f' ({witness.saw})' if witness.saw else ''} {views or 'nothing in particular'}"
 
 
-def _flags(numbering: Numbering, spine: Spine, against: list[Witness]) -> list[Flag]:
+def _doubt(bodies: tuple[Body, ...], numbering: Numbering, against: list[Witness]) -> str:
+    """Why the names must be confirmed, in words; empty where nothing speaks against them."""
+    named = [(body.centre_lps_mm, SPINE.index(name)) for body, name in zip(bodies, numbering.names, strict=True) if name]
+    if against:
+        return f"{' and '.join(witness.name for witness in against)} speak against it"
+    if len(named) > 1 and crowded(*(np.array(part) for part in zip(*named, strict=True))):
+        return "two bodies lie so near to each other that one vertebra may have been taken for two"
+    return "" if numbering.probability >= CERTAIN else "the evidence is not overwhelming"
+
+
+def _flags(numbering: Numbering, spine: Spine, doubt: str) -> list[Flag]:
     measured = [n for n, name in enumerate(numbering.names) if name in LEVELS]
     if not measured:
         return []
     name, other = numbering.names[measured[0]], numbering.second[measured[0]]
     percent, rest = (f"{100 * share:.0f} %" for share in (numbering.probability, numbering.second_probability))
     place = tuple(float(c) for c in spine.bodies[measured[0]].centre_lps_mm)
-    if numbering.probability >= CERTAIN and not against:
+    if not doubt:
         sentence = f"The names of the levels are {percent} probable. {numbering.said}"
         return [Flag(LEVELS_NAMED, Severity.INFO, sentence, name, place)]
-    reason = (f"{' and '.join(witness.name for witness in against)} speak against it" if against
-              else "the evidence is not overwhelming")
     return [Flag(LEVEL_UNCERTAIN, Severity.LIMITED,
-                 f"Confirm the level: {reason}. The vertebra read as {name} ({percent}) could be {other or 'another'} "
+                 f"Confirm the level: {doubt}. The vertebra read as {name} ({percent}) could be {other or 'another'} "
                  f"({rest}). {numbering.said}", name, place)]

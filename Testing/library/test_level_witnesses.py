@@ -13,7 +13,7 @@ from LowDoseBMDLib.flags import LEVELS_NAMED
 from LowDoseBMDLib.geometry import Geometry
 from LowDoseBMDLib.keypoints import Heatmaps
 from LowDoseBMDLib.level_chain import STEP_MM, chain_of
-from LowDoseBMDLib.level_ribs import OwnRibs, kind_of, map_ribs, own_ribs
+from LowDoseBMDLib.level_ribs import HIGHER_MM, OwnRibs, kind_of, map_ribs, own_ribs
 from LowDoseBMDLib.level_witnesses import BELOW_CENTRE, count_witness, heat_witness, rib_witness, sacrum_witness
 from LowDoseBMDLib.levels import name_levels
 
@@ -147,17 +147,50 @@ def test_a_body_at_the_end_of_the_scan_may_have_hidden_ribs() -> None:
     names = ("T8", "T9", "T10", "T11", "T12")
     bodies = bodies_of(names, lowest_mm=18.0)
     ribs = own_ribs(bodies, map_ribs(bodies, bones_of(bodies, names, missing=(12,))))
-    assert [kind_of(rib) for rib in ribs][-1] == "hidden" and rib_witness(ribs[-1:]).silent
+    assert [kind_of(rib) for rib in ribs][-1] == "hidden" and rib_witness(ribs[-1:], ribs[-1:]).silent
 
 
 def test_length_and_sides_of_a_rib_tell_the_twelfth_from_the_eleventh() -> None:
     def odds(rib: OwnRibs) -> float:
-        emission = rib_witness((rib,)).emission[0, 0]
+        emission = rib_witness((rib,), (rib,)).emission[0, 0]
         return float(emission[T12] / emission[T12 - 1])
 
-    assert odds(OwnRibs(2, 75.0, share=0.62)) > 3 and odds(OwnRibs(2, 110.0, share=0.90)) < 0.1
+    assert odds(OwnRibs(2, 75.0, share=0.62)) > 2 and odds(OwnRibs(2, 110.0, share=0.90)) < 0.1
     assert odds(OwnRibs(1, 75.0, share=0.62)) > odds(OwnRibs(2, 75.0, share=0.62)), "elevenths are seldom missed on a side"
     assert odds(OwnRibs(2, 75.0, cut=True, share=0.62)) < odds(OwnRibs(2, 75.0, share=0.62)), "it goes on below the scan"
+
+
+def test_ribs_that_are_missed_in_a_scan_say_less_against_a_thoracic_vertebra() -> None:
+    """A body without ribs amid others with ribs shows that the network misses ribs in this scan."""
+    seen, none = OwnRibs(2, 110.0, share=1.0), OwnRibs()
+
+    def odds(ribs: tuple[OwnRibs, ...]) -> float:
+        emission = rib_witness(ribs, ribs).emission[0, -1]
+        return float(emission[T12 - 1] / emission[L1])
+
+    whole, holes = odds((seen,) * 8 + (none,)), odds((seen, none, none, seen, none, none, none, seen, none))
+    assert whole < 0.06 and holes > 3 * whole
+
+
+def test_an_eleventh_rib_is_looked_for_higher_than_a_twelfth_one() -> None:
+    """Beside the body the eleventh rib lies a third of a vertebra higher than the twelfth does."""
+    names = ("T9", "T10", "T11", "T12", "L1", "L2")
+    bodies = bodies_of(names)
+    bones = bones_of(bodies, names, pairs=10)
+    for side in (-1, 1):
+        ends = [bones.geometry.to_kji(bodies[2].centre_lps_mm + np.array([side * x, 23.0, 3.0])) for x in (30.0, 100.0)]
+        (k, j, a), (_, _, b) = np.round(ends).astype(int)
+        bones.chance[BONES.index("ribs"), k - 1:k + 1, j - 2:j + 3, min(a, b):max(a, b) + 1] = 1.0
+    mapped = map_ribs(bodies, bones)
+    assert own_ribs(bodies, mapped)[2].sides == 0 and own_ribs(bodies, mapped, HIGHER_MM)[2].sides == 2
+
+
+def test_one_rib_taken_far_to_the_side_does_not_make_the_others_short() -> None:
+    names = ("T8", "T9", "T10", "T11", "T12", "L1")
+    bodies = bodies_of(names)
+    reach_mm = {8: 132.0, 9: 80.0, 10: 80.0, 11: 80.0, 12: 50.0}
+    ribs = own_ribs(bodies, map_ribs(bodies, bones_of(bodies, names, reach_mm=reach_mm)))
+    assert [round(rib.share, 1) for rib in ribs[:4]] == [1.0, 1.0, 1.0, 1.0] and ribs[4].share < 0.7
 
 
 # --- sacrum and heatmaps -----------------------------------------------------------------------------------
