@@ -110,9 +110,10 @@ def chain_of(centres_lps_mm: np.ndarray) -> Chain:
 def crowded(centres_lps_mm: np.ndarray, places: np.ndarray) -> bool:
     """Whether two bodies lie too near to each other for the places that they were given.
 
-    centres_lps_mm: (bodies, 3). places: (bodies,) of the spine, each once, head to foot.
+    The first and last one do not count: what the scan cuts off has its centre nearer to its neighbour. centres_lps_mm:
+    (bodies, 3). places: (bodies,) of the spine, each once, head to foot.
     """
     usual = np.concatenate([[0.0], np.cumsum(STEP_MM)])
     steps = np.linalg.norm(np.diff(centres_lps_mm, axis=0), axis=1) / np.maximum(np.diff(usual[places]), 1.0)
-    lower = places[:-1] >= CROWDED_FROM
-    return bool(lower.any() and steps[lower].min() < CROWDED * np.median(steps))
+    inner = steps[1:-1][places[1:-2] >= CROWDED_FROM]
+    return bool(inner.size and inner.min() < CROWDED * np.median(steps))

@@ -12,7 +12,7 @@ from LowDoseBMDLib.bones import Bones
 from LowDoseBMDLib.flags import LEVELS_NAMED
 from LowDoseBMDLib.geometry import Geometry
 from LowDoseBMDLib.keypoints import Heatmaps
-from LowDoseBMDLib.level_chain import STEP_MM, chain_of
+from LowDoseBMDLib.level_chain import STEP_MM, chain_of, crowded
 from LowDoseBMDLib.level_ribs import HIGHER_MM, OwnRibs, kind_of, map_ribs, own_ribs
 from LowDoseBMDLib.level_witnesses import BELOW_CENTRE, count_witness, heat_witness, rib_witness, sacrum_witness
 from LowDoseBMDLib.levels import name_levels
@@ -96,6 +96,15 @@ def test_a_distance_between_one_and_two_is_doubtful() -> None:
     emission[0] = np.arange(len(SPINE) + 2) == SPINE.index("T9")
     spread = chain_of(np.column_stack([0 * places, 0 * places, -places])).spread(emission)
     assert spread[1].max() > 0.9 > spread[3].max()
+
+
+@pytest.mark.parametrize(("close", "found"), [(2, True), (0, False), (4, False)])
+def test_only_what_the_scan_may_cut_lies_close_without_doubt(close: int, found: bool) -> None:
+    """One distance of five is 0.6 of its usual one: within the chain, at its first body, at its last one."""
+    places = np.arange(T12 - 1, T12 + 5)
+    steps = STEP_MM[places[:-1]] * np.where(np.arange(5) == close, 0.6, 1.0)
+    heights = np.concatenate([[0.0], -np.cumsum(steps)])
+    assert crowded(np.column_stack([0 * heights, 0 * heights, heights]), places) == found
 
 
 # --- ribs --------------------------------------------------------------------------------------------------
