@@ -26,6 +26,9 @@ STEP_MM = np.array([
 """From each place's centre to the next one's, C1 first, adults: body heights of Panjabi et al. (Spine 1991; 16: 861 and
 1992; 17: 299), and discs of 4 mm in the upper thoracic spine to 11 mm at L4-L5 (judgement)."""
 
+DOWN_MM = np.concatenate([[0.0], np.cumsum(STEP_MM)])
+"""(PLACES,) from C1's centre down to each place's, along the spine."""
+
 STEP_SPREADS = (0.12, 0.2, 0.2, 0.2)
 """Standard deviation of the logarithm of a distance to the next vertebra that was found, the one after it, and so on: 12 %,
 by wedging, narrow discs and cut bodies; more where two bodies were taken for one, whose centre lies between (judgement)."""
@@ -94,8 +97,7 @@ class Chain:
 def chain_of(centres_lps_mm: np.ndarray) -> Chain:
     """The chain of bodies with these centres, (bodies, 3), head to foot."""
     distances = np.linalg.norm(np.diff(centres_lps_mm, axis=0), axis=1)
-    usual = np.concatenate([[0.0], np.cumsum(STEP_MM)])
-    between = usual[None, :] - usual[:, None]
+    between = DOWN_MM[None, :] - DOWN_MM[:, None]
     apart = np.arange(PLACES)[None, :] - np.arange(PLACES)[:, None]
     weight, spread = np.zeros((PLACES, PLACES)), np.ones((PLACES, PLACES))
     for count, (chance, width) in enumerate(zip(STEP_CHANCES, STEP_SPREADS, strict=True), start=1):
@@ -113,7 +115,6 @@ def crowded(centres_lps_mm: np.ndarray, places: np.ndarray) -> bool:
     The first and last one do not count: what the scan cuts off has its centre nearer to its neighbour. centres_lps_mm:
     (bodies, 3). places: (bodies,) of the spine, each once, head to foot.
     """
-    usual = np.concatenate([[0.0], np.cumsum(STEP_MM)])
-    steps = np.linalg.norm(np.diff(centres_lps_mm, axis=0), axis=1) / np.maximum(np.diff(usual[places]), 1.0)
+    steps = np.linalg.norm(np.diff(centres_lps_mm, axis=0), axis=1) / np.maximum(np.diff(DOWN_MM[places]), 1.0)
     inner = steps[1:-1][places[1:-2] >= CROWDED_FROM]
     return bool(inner.size and inner.min() < CROWDED * np.median(steps))
