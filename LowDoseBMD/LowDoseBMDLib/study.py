@@ -99,7 +99,7 @@ def measure_from(read: Callable[[], CTVolume], source: Path | Sequence[Path], ou
     watch = watch or Stopwatch()
     _refuse_unwritable(out)
     ahead = PICTURE_MODULES if settings.given else NETWORK_MODULES + PICTURE_MODULES
-    threading.Thread(target=_import, args=(ahead,)).start()
+    threading.Thread(target=_import, args=(ahead,), daemon=True).start()
     try:
         ct = read()
     except Refusal as refusal:
@@ -149,7 +149,11 @@ def measure_ct(ct: CTVolume, out: Path, settings: Settings = Settings(), watch: 
 
 
 def _import(modules: Sequence[str]) -> None:
-    """For a thread of its own, while files are read. Whoever needs a module says when it is missing."""
+    """For a thread of its own, while files are read. Whoever needs a module says when it is missing.
+
+    Nobody may wait for its end: a KeyboardInterrupt within an import of the main thread can leave Python's lock of that
+    module held, for which this thread then waits for ever.
+    """
     for name in modules:
         with suppress(ImportError, MemoryError):
             import_module(name)

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from typing import NoReturn
 
 WATCHED = ("measure", "demo")
 """Commands that run networks in their own process; those of a batch are watched by runner.py."""
@@ -48,9 +49,10 @@ def _watched() -> int:
         _end_with(parent)
         os.environ.update(ITK_THREADS)
         try:
-            return _run()
+            status = _run()
         finally:  # of Python's own accord, whatever the status
             os.write(telling, b"\0")
+        _end(status)
     os.close(telling)
     _pass_signals_to(child)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -64,6 +66,14 @@ def _watched() -> int:
                      "this CT. Close other programs and volumes, or crop the CT to the spine from T10 to L3, and measure "
                      "again. If memory was left, please report this.\n")
     return FAILED
+
+
+def _end(status: int) -> NoReturn:
+    """Without Python's clearing away: a thread that study.py left within an import must not be met in it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)
 
 
 def _pass_signals_to(child: int) -> None:

@@ -15,7 +15,7 @@ MODULE = Path(__file__).resolve().parents[2] / "LowDoseBMD"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only there a process is watched by a forked one")
 
 ENDS = """
-import os, signal, sys, time, types
+import os, signal, sys, threading, time, types
 import LowDoseBMDLib
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background of a shell
 stand_in = types.ModuleType("LowDoseBMDLib.cli")
@@ -72,6 +72,13 @@ def test_every_other_status_is_passed_on_without_a_word(what: str, status: int) 
     process = start(what)
     _, errors = process.communicate(timeout=20)
     assert (process.returncode, errors) == (status, "")
+
+
+def test_a_thread_that_waits_for_ever_is_not_waited_for() -> None:
+    """As one may that imports modules ahead, when Ctrl-C comes within an import."""
+    process = start("threading.Thread(target=threading.Event().wait).start() or 1")
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (1, "")
 
 
 def test_a_fault_of_the_program_stays_a_traceback() -> None:
