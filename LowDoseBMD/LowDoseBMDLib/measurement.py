@@ -291,7 +291,7 @@ def _no_level(levels: tuple[LevelMeasurement, ...]) -> tuple[Flag, ...]:
         return ()
     why = "; ".join(_why_not(level) for level in levels)
     return (Flag("no_level", Severity.REFUSED, f"No vBMD: neither T12, L1 nor L2 can be measured ({why}). "
-                 "Use a scan that reaches below L2, or draw the trabecular regions."),)
+                 "Use a scan that shows one of them whole, or draw the trabecular regions."),)
 
 
 def _tissue_flags(muscle: TissueMeasurement | None, fat: TissueMeasurement | None, needed: bool) -> tuple[Flag, ...]:
