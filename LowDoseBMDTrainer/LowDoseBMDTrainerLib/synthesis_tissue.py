@@ -5,6 +5,8 @@ Soft tissue and bone are rendered on the person's own grid round where the sampl
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -48,8 +50,16 @@ tenth of the ribs' voxels has 460 HU in LIDC-IDRI-0001, an old person, and 1090 
 COMPACT, COMPACT_GAIN = ("clavicle", "scapula", "humerus"), (1.0, 1.5)
 """Bones with a thicker cortex, and by how much it is denser: that of the clavicles of LIDC-IDRI-0314 has 1470 to 1620 HU."""
 
+DENSITY, DENSE_HU = (0.6, 1.8), 120.0
+"""How much denser the bones of a real CT are made, and the HU above which it is bone that is changed (or contrast)."""
+
 CONTRAST, ORAL_CONTRAST = 0.45, 0.06
 """Shares of CTs with contrast in the veins, and in the bowel."""
+
+
+def with_density(hu: Any, times: float) -> Any:
+    """A real CT (HU, an array or a tensor) as if the person's bones were ``times`` as dense."""
+    return hu + (times - 1) * (hu - DENSE_HU).clip(min=0)
 
 
 def draw_table(chance: Chance, anatomy: Anatomy) -> torch.Tensor:
@@ -191,8 +201,7 @@ def _real_hu(chance: Chance, subject: Subject, bone: torch.Tensor, bone_hu: torc
              box: Box) -> torch.Tensor:
     """The person's CT with other density, and with the bones as they were changed."""
     hu = sample_linear((subject.hu[box].float() - AIR_HU)[None], place, box)[0] + AIR_HU
-    dense = (hu - 120.0).clamp(min=0)
-    hu = hu + dense * (chance.uniform(0.6, 1.8) - 1)
+    hu = with_density(hu, chance.uniform(*DENSITY))
     hu = hu + chance.uniform(-25, 25) * (hu > -300)
     before = subject.bone[box]
     gone = ((before > 0) & (bone == 0)).float()

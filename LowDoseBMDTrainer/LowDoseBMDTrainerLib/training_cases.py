@@ -21,6 +21,7 @@ from .cases import KEYPOINTS, LABELS, Case, Labels, read_image, read_labels
 from .people import BONE_TARGETS, PARTS, SPINE_MARGIN_MM
 from .synthesis import CLIP_HU, KEYPOINT_LEVELS, SCALE_HU, Task, peak_map
 from .synthesis_fields import AIR_HU
+from .synthesis_tissue import DENSITY, with_density
 from .training_losses import BODY_OR_POSTERIOR
 
 PREPARED_VERSION = 1
@@ -168,11 +169,15 @@ def anchors(case: PreparedCase) -> dict[int, np.ndarray]:
 
 def draw_from_case(rng: np.random.Generator, case: PreparedCase, task: Task,
                    anchors: Mapping[int, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-    """One training pair: image (1, K, J, I) float32 normalised, target (K, J, I) uint8 or heatmaps float32."""
+    """One training pair: image (1, K, J, I) float32 normalised, target (K, J, I) uint8 or heatmaps float32.
+
+    Its bones are made denser or less dense: those of one old person would teach that what is denser is no bone.
+    """
     centre = _centre(rng, case, task, anchors)
     room = tuple(int(np.ceil(n * ROOM)) for n in task.shape_kji)
     start = np.rint(centre - np.array(room) / 2).astype(int)
-    hu = cut(case.hu, start, room, int(AIR_HU)).astype(np.float32) - AIR_HU
+    hu = cut(case.hu, start, room, int(AIR_HU)).astype(np.float32)
+    hu = with_density(hu, float(rng.uniform(*DENSITY))) - AIR_HU
     seen = 0, room[0]
     if task.target == "keypoints":
         seen = _cut_short(rng, max(0, -int(start[0])), min(room[0], case.hu.shape[0] - int(start[0])))

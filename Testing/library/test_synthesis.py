@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from LowDoseBMDTrainerLib.people import BONE_PARTS, TISSUES, Person, bone_targets, classify
-from LowDoseBMDTrainerLib.synthesis import KEYPOINT_LEVELS, Task, draw_sample, heatmaps
+from LowDoseBMDTrainerLib.synthesis import KEYPOINT_LEVELS, SCALE_HU, Task, draw_sample, heatmaps
 from LowDoseBMDTrainerLib.synthesis_subject import Subject, make_subject
+from LowDoseBMDTrainerLib.synthesis_tissue import with_density
 from LowDoseBMDTrainerLib.training_losses import keypoint_loss
 
 
@@ -101,3 +104,20 @@ def test_keypoint_loss_prefers_the_truth_and_ignores_the_unknown():
     noisy = right.clone()
     noisy[0, 1] = 5.0
     assert torch.equal(keypoint_loss(noisy, target), keypoint_loss(right, target))
+
+
+def test_only_what_is_denser_than_soft_tissue_changes_with_the_density_of_bone() -> None:
+    hu = np.array([-1000.0, 60.0, 120.0, 220.0, 1120.0], np.float32)
+    assert with_density(hu, 1.5) == pytest.approx([-1000.0, 60.0, 120.0, 270.0, 1620.0])
+    assert with_density(torch.from_numpy(hu), 0.5).tolist() == pytest.approx([-1000.0, 60.0, 120.0, 170.0, 620.0])
+
+
+def test_the_cortex_reaches_from_that_of_old_people_to_that_of_young_ones(a_person: Person) -> None:
+    thin = make_subject(replace(a_person, depth_mm=np.where(a_person.bone > 0, 1.0, 0.0).astype(np.float16)))
+    task = Task("bones", spacing_mm=2.0, shape_kji=(64, 64, 64))
+    densest = []
+    for seed in range(24):
+        image, target = draw_sample(np.random.default_rng(seed), thin, task)[:2]
+        if int((target > 0).sum()) > 500:
+            densest.append(float(image[0][target > 0].quantile(0.9)) * SCALE_HU)
+    assert len(densest) >= 12 and min(densest) < 400 and max(densest) > 1100
