@@ -244,7 +244,11 @@ class _Course:
         state.losses.clear()
 
     def validate(self) -> None:
-        """Score the averaged network, keep it when it is the best so far, and tell all processes."""
+        """Score the averaged network, keep it when it is the best so far, and tell all processes.
+
+        Where nothing is held out, it is always kept: the score of a few samples of the training data says less than further
+        training does.
+        """
         state, recipe = self.state, self.recipe
         found = None
         if self.ranks.first:
@@ -254,7 +258,7 @@ class _Course:
         found = self.ranks.told(found)
         score = -found["loss"] if found["score"] is None else found["score"]
         state.stale += 1
-        if state.best_score is None or score > state.best_score:
+        if not self.data.validation or state.best_score is None or score > state.best_score:
             state.best_score, state.best_step, state.stale = score, state.step, 0
             self.save_best(score)
 

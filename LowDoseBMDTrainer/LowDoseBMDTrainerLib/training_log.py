@@ -5,7 +5,7 @@ A run is a folder:
     recipe.json   everything that the result depends on besides the data
     log.jsonl     what happened, one JSON object a line, append only (below)
     last.pt       where the run goes on after an interruption
-    best.pt       the network with the best score so far
+    best.pt       the network with the best score so far; where nothing is held out, the newest one
     stop          a file of this name ends the run early; the best network stays
     done.json     why the run ended: there when it has ended
 
@@ -87,8 +87,11 @@ class TrainingLog:
 
     @property
     def best(self) -> Validation | None:
-        """The validation with the highest score; the earliest of equals."""
+        """The validation of the network that is kept: the highest score, the earliest of equals; where nothing is held out,
+        the newest one."""
         scored = [entry for entry in self.validations if entry.score is not None]
+        if not self.validation_cases:
+            return scored[-1] if scored else None
         return max(scored, key=lambda entry: entry.score, default=None)
 
 

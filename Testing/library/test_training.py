@@ -280,6 +280,14 @@ def test_a_run_that_is_stopped_before_its_first_validation_has_a_network_too(tmp
     assert (trained.step, trained.score) == (2, None)
 
 
+def test_where_nothing_is_held_out_the_newest_network_is_kept(tmp_path):
+    """Its score is that of its own training data: with steps as small as these it never becomes better."""
+    recipe = a_recipe(learning_rate=1e-12, patience=1, validate_every=1, steps=4)
+    alone = replace(some_data(), validation=())
+    assert train_run(tmp_path, recipe, alone, conditions=ALONE) == FINISHED
+    assert load_trained(tmp_path / BEST).step == read_log(tmp_path).best.step == 4
+
+
 def test_no_better_score_ends_a_run(tmp_path):
     recipe = a_recipe(learning_rate=1e-12, patience=2, validate_every=1)
     assert train_run(tmp_path, recipe, some_data(), conditions=ALONE) == EARLY_STOP
