@@ -23,6 +23,8 @@ NOISE_SD_HU = 40.0
 THICK_MM = 5.0
 OFFSET_HU = 60.0
 """About what intravenous contrast, or another tube voltage, does to bone marrow."""
+DENSER = 2.0
+"""Bones of a young person: those of LIDC-IDRI-0001, an old one, have half the HU of those of LIDC-IDRI-0314."""
 SCALE = 0.85
 """A person smaller by this factor."""
 ROLL_DEGREES, LEAN_DEGREES = 10.0, 5.0
@@ -57,6 +59,12 @@ def _noise(ct: CTVolume, truth: Labels, rng: np.random.Generator) -> Changed:
 
 def _offset(ct: CTVolume, truth: Labels, _rng: np.random.Generator) -> Changed:
     return _with_hu(ct, ct.hu + np.where(ct.hu > -300, OFFSET_HU, 0.0)), truth
+
+
+def _dense(ct: CTVolume, truth: Labels, _rng: np.random.Generator) -> Changed:
+    from .synthesis_tissue import with_density
+
+    return _with_hu(ct, with_density(ct.hu.astype(np.float32), DENSER)), truth
 
 
 def _kernel(ct: CTVolume, truth: Labels, _rng: np.random.Generator) -> Changed:
@@ -146,7 +154,7 @@ def _at(point: Keypoint, place_lps_mm: np.ndarray) -> Keypoint:
 
 PERTURBATIONS: dict[str, Callable[[CTVolume, Labels, np.random.Generator], Changed]] = {
     "noise": _noise, "flip": _flip, "thick": _thick, "rotate": _rotate, "crop": _crop, "hu": _offset, "scale": _scale,
-    "kernel": _kernel,
+    "kernel": _kernel, "dense": _dense,
 }
 """By name, in the order in which they are reported."""
 
@@ -154,5 +162,5 @@ IN_WORDS: dict[str, str] = {
     "noise": f"noise of {NOISE_SD_HU:.0f} HU added", "flip": "left and right exchanged",
     "thick": f"slices of {THICK_MM:.0f} mm", "rotate": f"turned by {ROLL_DEGREES:.0f}°, leaning by {LEAN_DEGREES:.0f}°",
     "crop": f"{100 * CROPPED:.0f} % cut off at the head", "hu": f"{OFFSET_HU:+.0f} HU", "scale": f"{SCALE:.2f} of the size",
-    "kernel": "sharpened",
+    "kernel": "sharpened", "dense": f"bones {DENSER:.0f} times as dense",
 }

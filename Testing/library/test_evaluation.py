@@ -209,6 +209,8 @@ def test_perturbations_do_what_they_say() -> None:
     assert perturb("scale", ct, truth, "")[1].masks["vertebrae"].voxels.sum() == pytest.approx(5600 * SCALE**3, rel=0.1)
     assert perturb("crop", ct, truth, "")[0].hu.shape[0] == round(40 * (1 - CROPPED))
     assert perturb("thick", ct, truth, "")[0].geometry.spacing_kji_mm == pytest.approx((5, 2, 2))
+    denser = perturb("dense", ct, truth, "")[0].hu
+    assert denser.max() - 120 == 2 * (ct.hu.max() - 120) and np.array_equal(denser[ct.hu < 120], ct.hu[ct.hu < 120])
     noisy = perturb("noise", ct, truth, "0001")[0].hu
     assert np.std(noisy[30:, 5:] - 20.0) == pytest.approx(40, rel=0.05)
     np.testing.assert_array_equal(noisy, perturb("noise", ct, truth, "0001")[0].hu)
