@@ -24,7 +24,7 @@ THICK_MM = 5.0
 OFFSET_HU = 60.0
 """About what intravenous contrast, or another tube voltage, does to bone marrow."""
 DENSER = 2.0
-"""Bones of a young person: those of LIDC-IDRI-0001, an old one, have half the HU of those of LIDC-IDRI-0314."""
+"""The ribs of LIDC-IDRI-0314 have twice the HU of those of LIDC-IDRI-0001."""
 SCALE = 0.85
 """A person smaller by this factor."""
 ROLL_DEGREES, LEAN_DEGREES = 10.0, 5.0

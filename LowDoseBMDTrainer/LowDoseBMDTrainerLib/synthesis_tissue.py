@@ -45,7 +45,7 @@ the chest in the first seconds."""
 
 CORTEX_HU = (250.0, 1400.0)
 """At the surface, drawn on a logarithmic scale and by a fifth more or less for each bone. On a grid of 1.5 mm the densest
-tenth of the ribs' voxels has 460 HU in LIDC-IDRI-0001, an old person, and 1090 in LIDC-IDRI-0314, a young one."""
+tenth of the ribs' voxels has 460 HU in LIDC-IDRI-0001, 1090 in LIDC-IDRI-0314."""
 
 COMPACT, COMPACT_GAIN = ("clavicle", "scapula", "humerus"), (1.0, 1.5)
 """Bones with a thicker cortex, and by how much it is denser: that of the clavicles of LIDC-IDRI-0314 has 1470 to 1620 HU."""

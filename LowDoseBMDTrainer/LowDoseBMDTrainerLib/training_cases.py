@@ -171,7 +171,7 @@ def draw_from_case(rng: np.random.Generator, case: PreparedCase, task: Task,
                    anchors: Mapping[int, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     """One training pair: image (1, K, J, I) float32 normalised, target (K, J, I) uint8 or heatmaps float32.
 
-    Its bones are made denser or less dense: those of one old person would teach that what is denser is no bone.
+    Its bones are made denser or less dense: those of one person would teach that what is denser is no bone.
     """
     centre = _centre(rng, case, task, anchors)
     room = tuple(int(np.ceil(n * ROOM)) for n in task.shape_kji)

@@ -112,7 +112,7 @@ def test_only_what_is_denser_than_soft_tissue_changes_with_the_density_of_bone()
     assert with_density(torch.from_numpy(hu), 0.5).tolist() == pytest.approx([-1000.0, 60.0, 120.0, 170.0, 620.0])
 
 
-def test_the_cortex_reaches_from_that_of_old_people_to_that_of_young_ones(a_person: Person) -> None:
+def test_the_cortex_reaches_from_that_of_thin_bones_to_that_of_dense_ones(a_person: Person) -> None:
     thin = make_subject(replace(a_person, depth_mm=np.where(a_person.bone > 0, 1.0, 0.0).astype(np.float16)))
     task = Task("bones", spacing_mm=2.0, shape_kji=(64, 64, 64))
     densest = []
