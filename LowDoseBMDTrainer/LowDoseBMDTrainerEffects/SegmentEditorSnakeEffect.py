@@ -75,6 +75,7 @@ class SegmentEditorSnakeEffect(AbstractScriptedSegmentEditorEffect):
     # --- the form ----------------------------------------------------------------------------------------------
 
     def setupOptionsFrame(self) -> None:
+        """Called once by the segment editor: the form of the snake, with its signals connected."""
         self.form = slicer.util.loadUI(str(RESOURCES / "UI" / "SnakeEffect.ui"))
         self.scriptedEffect.addOptionsWidget(self.form)
         self.ui = ui = slicer.util.childWidgetVariables(self.form)

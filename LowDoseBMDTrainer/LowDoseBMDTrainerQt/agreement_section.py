@@ -54,6 +54,7 @@ class AgreementSection(CommandSection):
     # --- what is shown -------------------------------------------------------------------------------------------
 
     def show(self) -> None:
+        """The second readings of the open case, to compare with its labels."""
         case, ui = self.host.currentCase, self.ui
         self.widget.enabled = case is not None
         if case is None:

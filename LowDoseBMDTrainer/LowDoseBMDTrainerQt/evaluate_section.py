@@ -47,6 +47,7 @@ class EvaluateSection(CommandSection):
     # --- what is shown -------------------------------------------------------------------------------------------
 
     def show(self) -> None:
+        """The runs of the project, to score one."""
         project = self.openedProject(self.ui.factsLabel)
         if project is None:
             return

@@ -44,6 +44,7 @@ class ExportSection(CommandSection):
     # --- what is shown -------------------------------------------------------------------------------------------
 
     def show(self) -> None:
+        """The runs of the project, to make one a set of models."""
         project = self.openedProject(self.ui.factsLabel)
         if project is None:
             return

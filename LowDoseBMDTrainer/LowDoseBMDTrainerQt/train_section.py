@@ -90,6 +90,7 @@ class TrainSection(CommandSection):
     # --- what is shown -------------------------------------------------------------------------------------------
 
     def show(self) -> None:
+        """The runs of the project with how far each is, and what a new one would train on."""
         project = self.openedProject(self.ui.dataLabel)
         if project is None:
             self._follower.stop()
