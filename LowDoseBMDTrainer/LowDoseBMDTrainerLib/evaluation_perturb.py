@@ -16,6 +16,7 @@ from LowDoseBMDLib.rois import Keypoint, Mask
 from scipy import ndimage
 
 from .cases import Labels
+from .people import with_density
 
 AIR_HU = -1000
 NOISE_SD_HU = 40.0
@@ -62,8 +63,6 @@ def _offset(ct: CTVolume, truth: Labels, _rng: np.random.Generator) -> Changed:
 
 
 def _dense(ct: CTVolume, truth: Labels, _rng: np.random.Generator) -> Changed:
-    from .synthesis_tissue import with_density
-
     return _with_hu(ct, with_density(ct.hu.astype(np.float32), DENSER)), truth
 
 

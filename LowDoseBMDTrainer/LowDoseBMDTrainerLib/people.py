@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from LowDoseBMDLib.files.atomic import whole_file
@@ -34,6 +35,9 @@ PARTS: tuple[str, ...] = ("background", "vertebral body", "posterior elements", 
 BONE_TARGETS: tuple[str, ...] = ("background", "vertebrae", "clavicles", "scapulae", "ribs", "other bone")
 """Classes of the bone network. ``other bone`` (sternum, humeri, hips, sacrum) is counted as background when
 measuring; as a class of its own it keeps these from being taken for ribs and vertebrae."""
+
+DENSE_HU = 120.0
+"""Above soft tissue: bone, or contrast."""
 
 PAD_MM = 36.0
 """Air added left, right, front and back, so that fat and skin fit round the trunk."""
@@ -69,6 +73,11 @@ class Person:
     part: np.ndarray
     centres_kji: dict[str, tuple[float, float, float]]
     hu: np.ndarray | None = None
+
+
+def with_density(hu: Any, times: float) -> Any:
+    """A CT (HU, an array or a tensor) as if the person's bones, and contrast, were ``times`` as dense."""
+    return hu + (times - 1) * (hu - DENSE_HU).clip(min=0)
 
 
 def bone_targets() -> np.ndarray:

@@ -5,12 +5,10 @@ Soft tissue and bone are rendered on the person's own grid round where the sampl
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
-from .people import BONE_PARTS, PARTS, TISSUES
+from .people import BONE_PARTS, PARTS, TISSUES, with_density
 from .synthesis_anatomy import Anatomy, edit_bones, metal_in
 from .synthesis_fields import AIR_HU, Box, Chance, Grid, box_of, sample_linear, sample_nearest
 from .synthesis_pose import Pose
@@ -50,16 +48,11 @@ tenth of the ribs' voxels has 460 HU in LIDC-IDRI-0001, 1090 in LIDC-IDRI-0314."
 COMPACT, COMPACT_GAIN = ("clavicle", "scapula", "humerus"), (1.0, 1.5)
 """Bones with a thicker cortex, and by how much it is denser: that of the clavicles of LIDC-IDRI-0314 has 1470 to 1620 HU."""
 
-DENSITY, DENSE_HU = (0.6, 1.8), 120.0
-"""How much denser the bones of a real CT are made, and the HU above which it is bone that is changed (or contrast)."""
+DENSITY = (0.6, 1.8)
+"""How many times as dense the bones of a real CT are made."""
 
 CONTRAST, ORAL_CONTRAST = 0.45, 0.06
 """Shares of CTs with contrast in the veins, and in the bowel."""
-
-
-def with_density(hu: Any, times: float) -> Any:
-    """A real CT (HU, an array or a tensor) as if the person's bones were ``times`` as dense."""
-    return hu + (times - 1) * (hu - DENSE_HU).clip(min=0)
 
 
 def draw_table(chance: Chance, anatomy: Anatomy) -> torch.Tensor:

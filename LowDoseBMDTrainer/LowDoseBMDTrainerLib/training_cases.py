@@ -18,10 +18,10 @@ from LowDoseBMDLib.geometry import Geometry, resample
 from LowDoseBMDLib.rois import Mask
 
 from .cases import KEYPOINTS, LABELS, Case, Labels, read_image, read_labels
-from .people import BONE_TARGETS, PARTS, SPINE_MARGIN_MM
+from .people import BONE_TARGETS, PARTS, SPINE_MARGIN_MM, with_density
 from .synthesis import CLIP_HU, KEYPOINT_LEVELS, SCALE_HU, Task, peak_map
 from .synthesis_fields import AIR_HU
-from .synthesis_tissue import DENSITY, with_density
+from .synthesis_tissue import DENSITY
 from .training_losses import BODY_OR_POSTERIOR
 
 PREPARED_VERSION = 1

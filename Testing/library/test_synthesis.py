@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from LowDoseBMDTrainerLib.people import BONE_PARTS, TISSUES, Person, bone_targets, classify
+from LowDoseBMDTrainerLib.people import BONE_PARTS, TISSUES, Person, bone_targets, classify, with_density
 from LowDoseBMDTrainerLib.synthesis import KEYPOINT_LEVELS, SCALE_HU, Task, draw_sample, heatmaps
 from LowDoseBMDTrainerLib.synthesis_subject import Subject, make_subject
-from LowDoseBMDTrainerLib.synthesis_tissue import with_density
 from LowDoseBMDTrainerLib.training_losses import keypoint_loss
 
 
